@@ -18,6 +18,7 @@ from benchmarks.gpu.timing import SetAsideError, seconds, wait
 from benchmarks.measure import Figure, figure
 from unfused_ray import recipes
 from unfused_ray.config import TrainingConfig
+from unfused_ray.models import kernels
 from unfused_ray.models.roofline import CARDS, Work, count, estimate
 from unfused_ray.runs.checkpoints import Position
 from unfused_ray.training.worker.device import chosen_kernels
@@ -118,7 +119,7 @@ def _waits(step: Callable[[], None], device: torch.device) -> list[Figure]:
 def _kernels(step: Callable[[], None], device: torch.device, num_blocks: int) -> list[Figure]:
     """Count the kernels and copies of a step, and measure the share of it in which the device computes."""
     if device.type != "cuda":
-        with Work() as work:
+        with kernels.as_on_gpu(), Work() as work:
             step()
         return [Figure("operators a block", work.num_operators / num_blocks, "")]
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
@@ -144,7 +145,8 @@ def _kernels(step: Callable[[], None], device: torch.device, num_blocks: int) ->
 def _bounds(small: bool) -> list[Figure]:
     """Count operations and bytes of a step, to divide by the ceilings; estimate known cards as a dry run does."""
     config = settings(small, runtime__precision="bfloat16", batch__blocks_per_step=1)
-    work = count(step_of(config, torch.device("cpu")))
+    with kernels.as_on_gpu():
+        work = count(step_of(config, torch.device("cpu")))
     found = {name: estimate(work, config.batch.block, card) for name, card in CARDS.items()}
     return [
         Figure("a step of one block: operations", work.count / 1e9, "GFLOP"),

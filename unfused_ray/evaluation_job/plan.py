@@ -55,6 +55,14 @@ class EvaluationPlan:
         models = [system.name for system in self.systems if isinstance(system, TrainedModel | EmbedderModel)]
         return self.config.reference or (models or [self.systems[0].name])[0]
 
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Paths or URIs of all trained networks, each once."""
+        models = [system for system in self.systems if isinstance(system, TrainedModel)]
+        return tuple(
+            dict.fromkeys(model.uri(round_) for model in models for task in self.tasks for round_ in task.rounds)
+        )
+
     @cached_property
     def cache(self) -> EmbeddingCache:
         """Cache of embeddings."""
@@ -81,7 +89,6 @@ def check(config: EvaluateConfig) -> EvaluationPlan:
             load_embedder(model.spec)
         else:
             shape, front_end = model.shape(round_)
-            upstream(model.uri(round_))  # tracking names its run: one of another version is refused now, not at the end
             refuse_other_rate(round_.index.manifests, front_end.sample_rate)
             shapes.append((shape, front_end))
     front_end = shapes[0][1] if shapes else tasks[0].index.manifests[0].front_end
@@ -95,7 +102,9 @@ def check(config: EvaluateConfig) -> EvaluationPlan:
         raise ValueError(f"reference={config.reference} is no row; the rows are {', '.join(names)}")
     for task in tasks:
         _refuse_unprobed(task, protocol)
-    return EvaluationPlan(config, protocol, tasks, systems)
+    plan = EvaluationPlan(config, protocol, tasks, systems)
+    _refuse_other_versions(plan.networks)
+    return plan
 
 
 def describe(plan: EvaluationPlan) -> Table:
@@ -114,6 +123,15 @@ def describe(plan: EvaluationPlan) -> Table:
     table.add_row("protocol", plan.protocol.sha256)
     table.add_row("tracker", store.describe(plan.config.tracking))
     return table
+
+
+def _refuse_other_versions(networks: Sequence[str]) -> None:
+    """Refuse, before vectors are computed, networks in a run of another version, whose record tracking would read."""
+    for uri in networks:
+        try:
+            upstream(uri)
+        except ValueError as error:
+            raise ValueError(f"models={uri}: {error}; or copy the network's own folder out of the run") from error
 
 
 def _refuse_unprobed(task: Task, protocol: Protocol) -> None:

@@ -9,9 +9,6 @@ from unfused_ray import storage
 from unfused_ray.config import flatten
 from unfused_ray.evaluation import cells
 from unfused_ray.evaluation.protocol import FILE
-from unfused_ray.evaluation.systems import (
-    TrainedModel,
-)
 from unfused_ray.evaluation.table import MARKDOWN, TABLE, EvaluationTable
 from unfused_ray.evaluation_job.job import PICTURE, WATCHED
 from unfused_ray.evaluation_job.plan import EvaluationPlan
@@ -60,9 +57,7 @@ def track(plan: EvaluationPlan, table: EvaluationTable, parent: str = "") -> Non
 
 
 def _tracked_run(plan: EvaluationPlan, parent: str) -> TrackedRun:
-    config, models = plan.config, [system for system in plan.systems if isinstance(system, TrainedModel)]
-    rounds = [round_ for task in plan.tasks for round_ in task.rounds]
-    networks = dict.fromkeys(model.uri(round_) for model in models for round_ in rounds)
+    config = plan.config
     data = [task.index.manifests[0] for task in plan.tasks]
     return TrackedRun(
         uri=store.tracking_uri(config.tracking),
@@ -71,7 +66,7 @@ def _tracked_run(plan: EvaluationPlan, parent: str) -> TrackedRun:
         id=kept_id(plan.output),
         config=config.model_dump(mode="json"),
         params=flatten(config.model_dump(mode="json")),
-        tags=tags("evaluate", plan.output, data, [upstream(uri) for uri in networks])
+        tags=tags("evaluate", plan.output, data, [upstream(uri) for uri in plan.networks])
         | {f"{TAGS}protocol": plan.protocol.sha256},
         parent=parent,
     )

@@ -46,7 +46,7 @@ class BlockBatchNorm(nn.Module):
         self.register_buffer("pending", torch.zeros(2 * num_features + 1, dtype=torch.float64), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``x``, (N, C) or (N, C, …), over all dimensions but the second, and pool if so built."""
+        """Normalise ``x``, (N, C) or (N, C, …), over all dimensions but the second; pool, if ``pool`` is set."""
         if not self.training:
             out = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=_EPS)
             return F.max_pool2d(out, 2) if self.pool else out

@@ -6,6 +6,9 @@ step of DECAR-v2 (``benchmarks.speed.step``, docs/performance.md).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -15,6 +18,17 @@ from torch.autograd.function import once_differentiable
 
 _POOL = [2, 2]
 _aten = torch.ops.aten
+_as_on_gpu = ContextVar("as_on_gpu", default=False)
+
+
+@contextmanager
+def as_on_gpu() -> Iterator[None]:
+    """Compute in torch's own form on a CPU too, so that the operators are those of a GPU and can be counted."""
+    token = _as_on_gpu.set(True)
+    try:
+        yield
+    finally:
+        _as_on_gpu.reset(token)
 
 
 def dropout(x: Tensor, probability: float) -> Tensor:
@@ -23,7 +37,7 @@ def dropout(x: Tensor, probability: float) -> Tensor:
     On a CPU the probability is rounded to a multiple of 2⁻¹⁶, and the mask is made of torch's 64-bit random numbers, 16
     bits for each element. This takes a quarter of the time of torch's own, whose Bernoulli draws are sequential.
     """
-    if x.is_cuda or not 0 < probability < 1:
+    if _is_torchs_own(x) or not 0 < probability < 1:
         return F.dropout(x, probability)
     dropped = round(probability * 2**16)
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
@@ -39,7 +53,7 @@ def on_frames(layer: nn.Linear, frames: Tensor) -> Tensor:
     products: forward and backward of 1,536 frames take 0.54 of the time (docs/log.md). In bfloat16 oneDNN computes
     both, and the matrix product is faster: 0.75 of the time.
     """
-    if frames.is_cuda or frames.dtype != torch.float32:
+    if _is_torchs_own(frames) or frames.dtype != torch.float32:
         return layer(frames)
     batch, num_frames, size = frames.shape
     images = frames.reshape(1, batch * num_frames, 1, size).permute(0, 3, 1, 2)
@@ -52,15 +66,23 @@ def pooled_batch_norm(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias
 
     ``mean`` and ``var``, (C,), are overwritten with the batch's mean and unbiased variance.
 
-    On a CPU the maximum is taken first and only its quarter of the elements is normalised, because normalisation with a
-    positive weight keeps the order. Backward likewise: elements that are no maximum have only the gradient through the
-    statistics, which is a multiple of x plus a constant in each channel. Where a weight is not positive, on a GPU and
-    under torch.compile, the order is the usual one.
+    On a CPU the maximum is taken first, because normalisation with a positive weight keeps the order; then only the
+    maxima, a quarter of the elements, are normalised. Backward likewise: elements that are no maximum have only the
+    gradient through the statistics, which is a multiple of x plus a constant in each channel. Where a weight is not
+    positive, on a GPU and under torch.compile, the order is the usual one.
+
+    In bfloat16 the values are torch's, and the gradient of single elements may differ: where two of four normalised
+    values are equal after rounding, the usual order gives the gradient to the first, and this one to the larger. The
+    gradient cannot be differentiated again.
     """
-    if x.is_cuda or torch.compiler.is_compiling() or bool((weight <= 0).any()):
+    if _is_torchs_own(x) or torch.compiler.is_compiling() or bool((weight <= 0).any()):
         return F.max_pool2d(F.batch_norm(x, mean, var, weight, bias, training=True, momentum=1.0, eps=eps), 2)
     result: Tensor = _PooledBatchNorm.apply(x, mean, var, weight, bias, eps)
     return result
+
+
+def _is_torchs_own(x: Tensor) -> bool:
+    return x.is_cuda or _as_on_gpu.get()
 
 
 class _PooledBatchNorm(torch.autograd.Function):
@@ -69,7 +91,7 @@ class _PooledBatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         """Give the values of ``pooled_batch_norm``."""
-        _, batch_var = torch.batch_norm_update_stats(x, mean, var, 1.0)  # biased, where ``var`` becomes unbiased
+        _, batch_var = torch.batch_norm_update_stats(x, mean, var, 1.0)  # biased; ``var`` receives the unbiased one
         maxima, places = _aten.max_pool2d_with_indices(x, _POOL)
         ctx.save_for_backward(x, maxima, places, mean, batch_var, weight)
         ctx.eps = eps

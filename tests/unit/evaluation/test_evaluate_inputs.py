@@ -144,7 +144,9 @@ def test_a_run_of_another_version_is_refused_before_vectors_are_made(tmp_path: P
     )
     evaluation_plan.check(config)
     (tmp_path / "run" / "run.json").write_text(json.dumps({"id": "a", "config": {}}))
-    with pytest.raises(ValueError, match="train the run anew in another folder"):
+    with pytest.raises(
+        ValueError, match=r"models=.*encoder: .*train the run anew .* copy the network's own folder out"
+    ):
         evaluation_plan.check(config)
 
 

@@ -13,11 +13,11 @@ from unfused_ray.models.encoder import LAYERS, AudioNTT2020, flatten_bands, max_
 SMALL = EncoderConfig(channels=4, width=12)
 
 
-def small_encoder(seed: int = 0) -> AudioNTT2020:
+def small_encoder(seed: int = 0, lowest: float = -1.0) -> AudioNTT2020:
     torch.manual_seed(seed)
     encoder = AudioNTT2020(SMALL, num_mels=16)
-    for block in encoder.conv:  # scales of both signs: ReLU and pooling must still commute
-        nn.init.normal_(block[1].weight)
+    for block in encoder.conv:  # by default scales of both signs: ReLU and pooling must still commute
+        nn.init.uniform_(block[1].weight, lowest, 2.0)
         nn.init.normal_(block[1].bias)
     return encoder
 
@@ -44,9 +44,10 @@ def reference(encoder: AudioNTT2020, log_mel: torch.Tensor, training: bool) -> t
     return torch.stack(embeddings)
 
 
+@pytest.mark.parametrize("lowest", [0.1, -1.0], ids=["positive scales", "both signs"])
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
-def test_embeddings_and_gradients_equal_the_reference(training):
-    encoder = small_encoder().train(training)
+def test_embeddings_and_gradients_equal_the_reference(training, lowest):
+    encoder = small_encoder(lowest=lowest).train(training)
     encoder.config = EncoderConfig(channels=4, width=12, dropout=0.0)
     ours, theirs = encoder(log_mels()), reference(encoder, log_mels(), training)
     torch.testing.assert_close(ours, theirs)

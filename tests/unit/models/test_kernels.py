@@ -89,6 +89,9 @@ def test_pooling_before_normalising_is_pooling_after(dtype, lowest, batch, sides
     x = x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     parameters = torch.float64 if dtype == torch.float64 else torch.float32
     weight, bias = torch.tensor([lowest, 1.0, 2.5], dtype=parameters), torch.tensor([0.5, 0.0, -3.0], dtype=parameters)
+    parts = [torch.zeros_like(weight), torch.ones_like(weight), weight.clone().requires_grad_(), bias]
+    first = kernels.pooled_batch_norm(x, *parts, 1e-5).grad_fn.name()
+    assert first.startswith("_PooledBatchNorm") == (lowest > 0)
     found = pooled_and_gradients(kernels.pooled_batch_norm, x, weight, bias)
     expected = pooled_and_gradients(normalised_then_pooled, x, weight, bias)
     tolerance = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float64: 1e-10}[dtype]

@@ -15,6 +15,7 @@ from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.plan import Pass
 from unfused_ray.data.stream.prefetch import LocalSource
 from unfused_ray.data.stream.read import Block
+from unfused_ray.models import kernels
 from unfused_ray.models.roofline import CARDS, count, estimate
 from unfused_ray.runs.checkpoints import Position
 from unfused_ray.training.job import TrainingJob
@@ -47,7 +48,8 @@ def describe(config: TrainingConfig, index: ClipIndex) -> str:
     learner = Learner(job.config, job.statistics, method.train(), LocalCollectives(), torch.device("cpu"))
     blocks = itertools.cycle(itertools.islice(_blocks(job), job.config.batch.blocks_per_step))
     labels = [np.zeros(index.num_clips, np.int32) for _ in num_classes]
-    work = count(lambda: learner.step(Position(), blocks, labels, 0.0, EpochSums()))
+    with kernels.as_on_gpu():
+        work = count(lambda: learner.step(Position(), blocks, labels, 0.0, EpochSums()))
     found = estimate(work, job.config.batch.clips_per_step, CARDS[runtime.estimate_for])
     return f"{runtime.estimate_for}: {found}"
 

@@ -39,9 +39,10 @@ class Distillation(Stage):
 
     @property
     def seed_of_weights(self) -> int:
-        """Seed of the student's first weights; derived, because a teacher with the run's seed began with its weights.
+        """Seed of the student's first weights.
 
-        With the teacher's weights a student is a little better: 46.6 against 46.1 (docs/results.md).
+        It is derived, because a teacher that was trained with the run's seed began with that seed's weights. A student
+        that begins with them too is a little better (docs/results.md, "First weights").
         """
         return derived_seed(self.config.seed, "student")
 
@@ -112,8 +113,8 @@ class Distillation(Stage):
             return pseudo_labels.of_classes(classes)
         threads = set_threads(config.runtime, 1)
         if labels.origin == "random":
-            # Not the seed of the network that is distilled, which would otherwise label its own clips.
-            encoder = random_encoder(config.encoder, config.front_end, config.crop, index, statistics, config.seed + 1)
+            # A teacher that was trained with this seed began with these weights; the student begins with others.
+            encoder = random_encoder(config.encoder, config.front_end, config.crop, index, statistics, config.seed)
         else:
             teacher = load_encoder(config.teacher)
             # Short clips are completed by the student's rule, so that both networks hear the same.

@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from unfused_ray.audio import augment
 from unfused_ray.config import TrainingConfig
+from unfused_ray.models import kernels
 from unfused_ray.training.worker import finite_check, learner
 
 GPU = torch.device("cuda", 0)
@@ -93,7 +94,7 @@ def test_a_step_on_a_gpu_copies_through_pinned_memory_alone_and_reads_nothing(na
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_step_with_its_backward_pass_reads_no_value(name: str) -> None:
     step = steps_of(CONFIGS[name], torch.device("cpu"))
-    with Waits() as waits:
+    with kernels.as_on_gpu(), Waits() as waits:
         step()
     assert not waits.found
 
