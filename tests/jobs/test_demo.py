@@ -23,7 +23,5 @@ def test_the_demo_is_above_random_networks_by_more_than_its_interval(seed: int, 
     found = run(tmp_path, prepare(tmp_path), seed, precision, threads=0)
     assert tuple(each.row for each in found) == ROWS
     for margin in found:
-        for measure in ("headline", "neighbours"):
+        for measure in ("headline", "neighbours", "few-shot"):
             assert margin.difference[measure].low > 0, margin
-        # Its interval holds 0 by a little, with seed 0 in bfloat16: -0.5 to 7.1 points (docs/log.md, 2026-12-01).
-        assert margin.difference["few-shot"].value > 0, margin
