@@ -62,6 +62,7 @@ class RayClusterer:
         self._num_workers = num_workers
         self._num_restores = 0
         self._in_flight: deque[ray.ObjectRef] = deque()
+        self._newest: ray.ObjectRef | None = None
 
     def restore(self, folder: str | None, epoch: int) -> None:
         """Begin a new generation."""
@@ -83,7 +84,10 @@ class RayClusterer:
     def labels(self, epoch: int, rank: int, rows_pushed: int) -> Assignment:
         """Wait for the clustering; the arrays are read-only, one copy for all workers of a node."""
         self.flush()
-        assignment: Assignment = ray.get(ray.get(self._actor.labels.remote(self._generation, epoch, rank, rows_pushed)))
+        # Kept until the next one: of two threads that got the same assignment, one once waited for ever after the other
+        # had dropped its reference (Ray 2.60).
+        self._newest = ray.get(self._actor.labels.remote(self._generation, epoch, rank, rows_pushed))
+        assignment: Assignment = ray.get(self._newest)
         return assignment
 
     def save(self, folder: str) -> None:
