@@ -75,14 +75,15 @@ def pooled_batch_norm(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias
     values are equal after rounding, the usual order gives the gradient to the first, and this one to the larger. The
     gradient cannot be differentiated again.
     """
-    if _is_torchs_own(x) or torch.compiler.is_compiling() or bool((weight <= 0).any()):
+    if torch.compiler.is_compiling() or _is_torchs_own(x) or bool((weight <= 0).any()):
         return F.max_pool2d(F.batch_norm(x, mean, var, weight, bias, training=True, momentum=1.0, eps=eps), 2)
     result: Tensor = _PooledBatchNorm.apply(x, mean, var, weight, bias, eps)
     return result
 
 
 def _is_torchs_own(x: Tensor) -> bool:
-    return x.is_cuda or _as_on_gpu.get()
+    # torch.compile cannot trace a context variable.
+    return x.is_cuda or (not torch.compiler.is_compiling() and _as_on_gpu.get())
 
 
 class _PooledBatchNorm(torch.autograd.Function):

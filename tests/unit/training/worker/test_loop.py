@@ -71,8 +71,11 @@ def test_a_compiled_run_learns_the_same(
     assert train(job).state == "finished"
     compiled, eager = weights(Path(job.output)), weights(undisturbed("bank"))
     assert compiled.keys() == eager.keys()
-    for name in eager:  # biases before batch norm, and running means with them, move by rounding errors (Adam)
-        np.testing.assert_allclose(compiled[name], eager[name], rtol=1e-3, atol=2e-4, err_msg=name)
+    # Compiled code pools after batch norm, so rounding differs. A bias before batch norm has rounding errors for a
+    # gradient; Adam makes whole steps of them, and the running mean follows.
+    follows_rounding = re.compile(r"conv\.\d\.(0\.bias|1\.running_mean)|exp_avg$")
+    for name in filter(lambda name: not follows_rounding.search(name), eager):
+        np.testing.assert_allclose(compiled[name], eager[name], rtol=1e-3, atol=1e-5, err_msg=name)
     losses = [[entry["loss"] for entry in history(run)] for run in (Path(job.output), undisturbed("bank"))]
     np.testing.assert_allclose(*losses, rtol=1e-4)
 
