@@ -84,8 +84,8 @@ class RayClusterer:
     def labels(self, epoch: int, rank: int, rows_pushed: int) -> Assignment:
         """Wait for the clustering; the arrays are read-only, one copy for all workers of a node."""
         self.flush()
-        # Kept until the next one: of two threads that got the same assignment, one once waited for ever after the other
-        # had dropped its reference (Ray 2.60).
+        # Kept until the next one: if two threads of a process get one object and one drops its reference, the other
+        # waits for ever once in some thousand times (Ray 2.60; docs/log.md, 2026-12-01).
         self._newest = ray.get(self._actor.labels.remote(self._generation, epoch, rank, rows_pushed))
         assignment: Assignment = ray.get(self._newest)
         return assignment
