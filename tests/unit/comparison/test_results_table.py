@@ -245,7 +245,7 @@ def refuse_other_validation(output: Path, found: ValidationTable | None, tested:
             of_task = {measure: row.accuracy[measure][task].value for measure in ("headline", "neighbours", "few-shot")}
             assert of_task["headline"] == pytest.approx((of_task["neighbours"] + of_task["few-shot"]) / 2), name
     above, mean = rows["UnFuSeD"].above_random, rows["UnFuSeD"].accuracy["headline"]["mean"]
-    assert above is not None and above.low < above.value < above.high
+    assert above is not None and above.low <= above.value <= above.high  # two tiny networks may answer every clip alike
     random = rows["random fc1 (8 × 32)"].accuracy["headline"]["mean"]
     assert above.value == pytest.approx(mean.value - random.value)
     markdown = (output / "validation.md").read_text()
