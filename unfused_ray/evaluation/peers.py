@@ -69,7 +69,7 @@ class SpeakerEncoder(torch.nn.Module):
     window = 160
     """Frames of 10 ms that a vector is made from."""
     level = 10 ** (-30 / 20)
-    """Root mean square to which a clip is scaled."""
+    """Root mean square to which a quieter clip is raised; louder ones stay, as in Resemblyzer's own preprocessing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +88,8 @@ class SpeakerEncoder(torch.nn.Module):
     def embed(self, wave_BT: np.ndarray) -> torch.Tensor:
         """Embed (B, samples) → (B, 256); a clip shorter than 1.6 s is repeated to fill a window."""
         wave_BT = _repeat_to(wave_BT, self.window * 160)
-        wave_BT = wave_BT * (self.level / (np.sqrt((wave_BT**2).mean(axis=1, keepdims=True)) + 1e-9))
+        level_B1 = np.sqrt((wave_BT**2).mean(axis=1, keepdims=True))
+        wave_BT = wave_BT * np.maximum(self.level / (level_B1 + 1e-9), 1)
         mel_BFT = self._mel(y=wave_BT, sr=self.sample_rate, n_fft=400, hop_length=160, n_mels=40)
         windows_BNFT = torch.from_numpy(mel_BFT.astype(np.float32)).unfold(2, self.window, self.window // 2)
         windows_BNFT = windows_BNFT.transpose(1, 2)

@@ -51,13 +51,15 @@ def test_speech_embeddings_of_windows_and_their_maximum_and_mean() -> None:
     np.testing.assert_allclose(found, np.concatenate([np.max(windows, 0), np.mean(windows, 0)]), atol=1e-4)
 
 
-def test_the_speaker_encoder_gives_unit_vectors_whatever_the_level() -> None:
+def test_the_speaker_encoder_raises_quiet_clips_to_its_level_and_leaves_loud_ones() -> None:
     embedder = SpeakerEncoder()
     wave = tone(150, 1.6, 16_000)
-    quiet, loud, other = embed(embedder, 0.1 * wave, wave, tone(300, 1.6, 16_000))
-    assert np.linalg.norm(loud) == pytest.approx(1, abs=1e-5)
-    np.testing.assert_allclose(quiet, loud, atol=1e-4)
-    assert loud @ other < 0.95
+    wave *= embedder.level / np.sqrt((wave**2).mean())
+    quiet, level, loud, other = embed(embedder, 0.1 * wave, wave, 10 * wave, tone(300, 1.6, 16_000))
+    assert np.linalg.norm(level) == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(quiet, level, atol=1e-4)
+    assert abs(loud - level).max() > 1e-2
+    assert level @ other < 0.95
 
 
 @pytest.mark.parametrize("note", [57, 64, 69])
