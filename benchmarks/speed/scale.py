@@ -36,7 +36,15 @@ from unfused_ray.clustering.rows import BLOCK_ROWS, normalize_rows
 from unfused_ray.config import BatchConfig, CropConfig, FrontEndConfig, PrepareConfig
 from unfused_ray.data.shards.format import SCHEMA, Manifest, Shard, Statistics
 from unfused_ray.data.shards.index import ClipIndex
-from unfused_ray.data.stream.plan import BLOCKS_PER_TASK, MAX_TASKS_PER_EXECUTION, UNREAD, Pass, Planner, Segment
+from unfused_ray.data.stream.plan import (
+    BLOCKS_PER_TASK,
+    MAX_TASKS_PER_EXECUTION,
+    UNREAD,
+    Execution,
+    Pass,
+    Planner,
+    Segment,
+)
 from unfused_ray.data.stream.prefetch import LocalSource
 from unfused_ray.data.stream.ray_source import RaySource, execution_options, make_dataset
 from unfused_ray.data.stream.read import BlockReader
@@ -168,30 +176,30 @@ def of_shard(num_clips: int) -> list[Figure]:
 
 
 class Position:
-    """The part of the run's coordinator that a training's stream needs: it knows the wanted segment."""
+    """The part of the run's coordinator that a training's stream needs: it knows what is to be read next."""
 
     def __init__(self) -> None:
-        self._segment = UNREAD
+        self._execution = UNREAD
 
-    def set(self, segment: Segment) -> None:
-        """Set the wanted segment."""
-        self._segment = segment
+    def set(self, execution: Execution) -> None:
+        """Set what is to be read next."""
+        self._execution = execution
 
-    def get(self) -> Segment:
-        """Return the wanted segment."""
-        return self._segment
+    def get(self) -> Execution:
+        """Return what is to be read next."""
+        return self._execution
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A function that asks the coordinator for the wanted segment."""
+    """A function that asks the coordinator what is to be read next."""
 
     actor: Any
 
-    def __call__(self) -> Segment:
+    def __call__(self) -> Execution:
         """Ask for it and wait."""
-        segment: Segment = ray.get(self.actor.get.remote())
-        return segment
+        execution: Execution = ray.get(self.actor.get.remote())
+        return execution
 
 
 def of_epoch(folder: str) -> list[Figure]:
@@ -201,11 +209,11 @@ def of_epoch(folder: str) -> list[Figure]:
     dataset = make_dataset(planner, reader(), Asked(position))
     dataset.context.execution_options = execution_options()
     (iterator,) = dataset.streaming_split(1, equal=True)
-    source = RaySource(iterator, planner, SAMPLES, 0, 1, lambda segment: ray.get(position.set.remote(segment)))
+    source = RaySource(iterator, planner, SAMPLES, 0, 1, lambda execution: ray.get(position.set.remote(execution)))
     taken = []
     for epoch in range(1 + REPEATS):
         started = time.perf_counter()
-        blocks = source.blocks(last_segment(planner, epoch).pass_)
+        blocks = source.stream([last_segment(planner, epoch).pass_])
         next(blocks)
         taken.append(time.perf_counter() - started)
         for _ in blocks:

@@ -39,7 +39,7 @@ from unfused_ray import cluster
 from unfused_ray.config import AugmentConfig, BatchConfig, CropConfig, FrontEndConfig
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.data.shards.index import ClipIndex, Unit
-from unfused_ray.data.stream.plan import UNREAD, Pass, Planner, Segment
+from unfused_ray.data.stream.plan import UNREAD, Execution, Pass, Planner
 from unfused_ray.data.stream.prefetch import LocalSource, Prefetcher
 from unfused_ray.data.stream.ray_source import RaySource, execution_options, make_dataset
 from unfused_ray.data.stream.read import BlockReader
@@ -101,18 +101,18 @@ def cpu_seconds() -> dict[int, float]:
 
 
 class Position:
-    """The part of the run's coordinator that a training's stream needs: it knows the wanted segment."""
+    """The part of the run's coordinator that a training's stream needs: it knows what is to be read next."""
 
     def __init__(self) -> None:
-        self.segment = UNREAD
+        self.execution = UNREAD
 
-    def set(self, segment: Segment) -> None:
-        """Set the wanted segment."""
-        self.segment = segment
+    def set(self, execution: Execution) -> None:
+        """Set what is to be read next."""
+        self.execution = execution
 
-    def get(self) -> Segment:
-        """Return the wanted segment."""
-        return self.segment
+    def get(self) -> Execution:
+        """Return what is to be read next."""
+        return self.execution
 
 
 class Consumer:
@@ -121,14 +121,15 @@ class Consumer:
     def __init__(
         self, iterator: ray.data.DataIterator, planner: Planner, rank: int, world: int, position: ray.actor.ActorHandle
     ) -> None:
-        def set_position(segment: Segment) -> None:
-            ray.get(position.set.remote(segment))
+        def set_position(execution: Execution) -> None:
+            ray.get(position.set.remote(execution))
 
         self.source = RaySource(iterator, planner, SAMPLES, rank, world, set_position)
 
     def epoch(self, number: int) -> tuple[int, float]:
         """Run an epoch, as a :data:`Contender`."""
-        return drain(len(block.clip_ids) for block in self.source.blocks(Pass("train", number)))
+        stream = self.source.stream([Pass("train", number)])
+        return drain(len(block.clip_ids) for _, block in stream if block is not None)
 
     def first_waits(self, epochs: int) -> list[float]:
         """Return seconds to the first block of all epochs but the first, through the Prefetcher, working on each

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
-from unfused_ray.data.stream.plan import UNREAD, Segment
+from unfused_ray.data.stream.plan import UNREAD, Execution
 from unfused_ray.lease import InUseError
 from unfused_ray.tracking.mlflow import TrackedRun
 from unfused_ray.tracking.sender import Tracker
@@ -67,8 +67,8 @@ class Failure:
 class CoordinatorClient(Protocol):
     """The methods of a :class:`Coordinator` that driver, workers and stream call, wherever it lives."""
 
-    def set_segment(self, segment: Segment) -> None: ...  # noqa: D102
-    def segment(self) -> Segment: ...  # noqa: D102
+    def set_execution(self, execution: Execution) -> None: ...  # noqa: D102
+    def execution(self) -> Execution: ...  # noqa: D102
     def begin_attempt(self, first_step: int) -> str: ...  # noqa: D102
     def is_first_attempt(self) -> bool: ...  # noqa: D102
     def note_failure(self, causes: Sequence[str], lost_node: bool) -> str: ...  # noqa: D102
@@ -90,7 +90,7 @@ class Coordinator:
     """
 
     def __init__(self, tracked: TrackedRun | None, first_step: int = 0) -> None:
-        self._segment = UNREAD
+        self._execution = UNREAD
         self._stop = ""
         self._abandoned = ""
         self._progress = RunProgress(step=first_step)
@@ -101,13 +101,13 @@ class Coordinator:
         # Created last, because its thread may call note().
         self._tracker = Tracker(tracked, self.note, first_step) if tracked else None
 
-    def set_segment(self, segment: Segment) -> None:
-        """Set the part of a pass that the next execution of Ray Data covers."""
-        self._segment = segment
+    def set_execution(self, execution: Execution) -> None:
+        """Set the segments of passes that the next execution of Ray Data reads."""
+        self._execution = execution
 
-    def segment(self) -> Segment:
-        """Return the part of a pass to read now."""
-        return self._segment
+    def execution(self) -> Execution:
+        """Return the segments to read now."""
+        return self._execution
 
     def begin_attempt(self, first_step: int) -> str:
         """Register a worker group; return the reason it may not start, or ''.

@@ -162,7 +162,8 @@ def _two_steps(config: PretrainConfig, collectives: Collectives) -> dict[str, to
     """Return the method's state after two steps of this worker's blocks; one thread, as bits depend on their number."""
     torch.set_num_threads(1)
     run = _loop(config, collectives)
-    blocks = list(run.worker.source.blocks(Pass("train", 0)))[collectives.rank :: collectives.world]
+    stream = run.worker.source.stream([Pass("train", 0)])
+    blocks = [block for _, block in stream if block is not None][collectives.rank :: collectives.world]
     learner = run.learner
     learner.method.train()
     for step in range(2):
@@ -172,17 +173,17 @@ def _two_steps(config: PretrainConfig, collectives: Collectives) -> dict[str, to
 
 @dataclass(frozen=True)
 class _Share:
-    """Source of this worker's blocks of a pass; weights of the block ``not_finite`` are NaN."""
+    """Source of this worker's blocks; weights of the block ``not_finite`` are NaN."""
 
     source: BlockSource
     collectives: Collectives
     not_finite: int | None
 
-    def blocks(self, pass_: Pass) -> Iterator[Block]:
-        for block in self.source.blocks(pass_):
-            if block.index % self.collectives.world == self.collectives.rank:
-                bad = block.index == self.not_finite
-                yield replace(block, weights=block.weights * np.nan) if bad else block
+    def stream(self, passes: Sequence[Pass]) -> Iterator[tuple[Pass, Block | None]]:
+        for pass_, block in self.source.stream(passes):
+            if block is None or block.index % self.collectives.world == self.collectives.rank:
+                bad = block is not None and block.index == self.not_finite
+                yield pass_, replace(block, weights=block.weights * np.nan) if block is not None and bad else block
 
 
 def _ending(name: str, config: PretrainConfig, collectives: Collectives) -> Status:

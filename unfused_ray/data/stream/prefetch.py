@@ -21,10 +21,11 @@ _MOST_BLOCKS = 256
 
 
 class BlockSource(Protocol):
-    """Gives one worker its blocks of a pass."""
+    """Gives one worker its blocks."""
 
-    def blocks(self, pass_: Pass) -> Iterator[Block]:
-        """Yield the worker's blocks, in the order of the plan."""
+    def stream(self, passes: Sequence[Pass]) -> Iterator[tuple[Pass, Block | None]]:
+        """Yield the worker's blocks of all passes, in the order of the plan, each with its pass; and (pass, None) at
+        the end of each."""
         ...
 
 
@@ -43,11 +44,19 @@ class LocalSource:
         self.reader = reader
         self._num_threads = num_threads
 
+    def stream(self, passes: Sequence[Pass]) -> Iterator[tuple[Pass, Block | None]]:
+        """Yield every block of the passes, and (pass, None) at the end of each."""
+        for pass_ in passes:
+            for block in self.blocks(pass_):
+                yield pass_, block
+            yield pass_, None
+
     def blocks(self, pass_: Pass) -> Iterator[Block]:
         """Yield every block of the pass from its first step on."""
         tasks = (
             (segment.pass_, task)
-            for segment in self.planner.segments(pass_)
+            for execution in self.planner.executions([pass_])
+            for segment in execution
             for task in self.planner.read_tasks(segment)
         )
         if self._num_threads == 1:  # yields the first block of a task before its others are read
@@ -147,11 +156,8 @@ class Prefetcher:
 
     def _pull(self) -> None:
         try:
-            for pass_ in self.passes:
-                for block in self._source.blocks(pass_):
-                    if not self._put((pass_, self._prepare(block))):
-                        return
-                if not self._put((pass_, None)):
+            for pass_, block in self._source.stream(self.passes):
+                if not self._put((pass_, None if block is None else self._prepare(block))):
                     return
         except BaseException as error:  # noqa: BLE001 - raised again in the consumer's thread
             self._put((None, error))

@@ -1,13 +1,14 @@
 """Streams blocks to a worker group with Ray Data: the only module of this room that imports Ray.
 
 Ray Data asks a :class:`Datasource` for its read tasks at every execution, after all ranks have arrived. The Datasource
-here then asks the run which pass it wants and from which step on (``position``), and plans exactly that. No order is
-saved, no batch is repeated after a restart, and the number of workers changes nothing.
+here then asks the run which segments of passes it wants (``position``), and plans exactly those. No order is saved, no
+batch is repeated after a restart, and the number of workers changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ import ray.data
 from ray.data import DataContext, ExecutionOptions, datasource
 from ray.data.block import BlockMetadata
 
-from unfused_ray.data.stream.plan import MAX_TASKS_PER_EXECUTION, Pass, Planner, ReadTask, Segment
+from unfused_ray.data.stream.plan import MAX_TASKS_PER_EXECUTION, Execution, Pass, Planner, ReadTask, Segment
 from unfused_ray.data.stream.read import Block, BlockReader
 
 
@@ -26,24 +27,23 @@ class PlannedClips(datasource.Datasource):
     Args:
         planner: plans the passes.
         reader: reads the blocks of a task.
-        position: returns the segment that is wanted now; called once per execution.
+        position: returns the segments that are wanted now; called once per execution.
     """
 
-    def __init__(self, planner: Planner, reader: BlockReader, position: Callable[[], Segment]) -> None:
+    def __init__(self, planner: Planner, reader: BlockReader, position: Callable[[], Execution]) -> None:
         super().__init__()
         self.planner = planner
         self.reader = reader
         self.position = position
 
     def estimate_inmemory_data_size(self) -> int | None:
-        """Return None: the size depends on the segment."""
+        """Return None: the size depends on the segments."""
         return None
 
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
     ) -> list[datasource.ReadTask]:
-        """Plan the segment that is wanted now. ``parallelism`` is ignored: the plan decides the size of a task."""
-        segment = self.position()
+        """Plan the segments that are wanted now. ``parallelism`` is ignored: the plan decides the size of a task."""
         return [
             datasource.ReadTask(
                 _ReadBlocks(self.reader, segment.pass_, task),
@@ -54,6 +54,7 @@ class PlannedClips(datasource.Datasource):
                     exec_stats=None,
                 ),
             )
+            for segment in self.position()
             for task in self.planner.read_tasks(segment)
         ]
 
@@ -114,7 +115,7 @@ def from_table(table: pa.Table, pass_: Pass, crop_samples: int) -> Block:
     )
 
 
-def make_dataset(planner: Planner, reader: BlockReader, position: Callable[[], Segment]) -> ray.data.Dataset:
+def make_dataset(planner: Planner, reader: BlockReader, position: Callable[[], Execution]) -> ray.data.Dataset:
     """Make the Ray Dataset of a run, for ``TorchTrainer(datasets=…)`` together with :func:`execution_options`."""
     context = DataContext.get_current().copy()
     # One byte less than a block, so that Ray Data closes an output after every table that the reader yields.
@@ -140,7 +141,7 @@ class RaySource:
         planner: plans the passes, as the dataset does.
         crop_samples: samples of a crop.
         rank, world: rank of the worker, and size of its group.
-        set_position: sets the segment that the dataset plans next.
+        set_position: sets the segments that the dataset plans next.
         max_tasks: largest number of read tasks per execution; the same on all ranks.
     """
 
@@ -151,7 +152,7 @@ class RaySource:
         crop_samples: int,
         rank: int,
         world: int,
-        set_position: Callable[[Segment], None],
+        set_position: Callable[[Execution], None],
         max_tasks: int = MAX_TASKS_PER_EXECUTION,
     ) -> None:
         self.iterator = iterator
@@ -162,32 +163,40 @@ class RaySource:
         self.set_position = set_position
         self.max_tasks = max_tasks
 
-    def blocks(self, pass_: Pass) -> Iterator[Block]:
-        """Yield this rank's blocks of the pass from its first step on.
+    def stream(self, passes: Sequence[Pass]) -> Iterator[tuple[Pass, Block | None]]:
+        """Yield this rank's blocks of the passes, each from its first step on, and (pass, None) at the end of each.
 
         Raises:
             RuntimeError: Ray Data delivered another block than the plan's next one.
         """
-        for segment in self.planner.segments(pass_, self.max_tasks):
+        wanted = deque(passes)
+        for execution in self.planner.executions(passes, self.max_tasks):
             if self.rank == 0:
                 # The other ranks wait inside Ray Data until this one has arrived, so they see the new position.
-                self.set_position(segment)
-            first = segment.pass_.first_step * self.planner.batch.blocks_per_step
-            expected = range(
-                first + self.rank, first + segment.num_steps * self.planner.batch.blocks_per_step, self.world
+                self.set_position(execution)
+            tables = iter(
+                self.iterator.iter_batches(
+                    batch_size=self.planner.batch.block, batch_format="pyarrow", prefetch_batches=2
+                )
             )
-            tables = self.iterator.iter_batches(
-                batch_size=self.planner.batch.block, batch_format="pyarrow", prefetch_batches=2
-            )
-            received = 0
-            for table in tables:
-                block = from_table(table, segment.pass_, self.crop_samples)
-                if received >= len(expected) or block.index != expected[received]:
-                    raise RuntimeError(
-                        f"rank {self.rank} received block {block.index} of {segment} where the plan has "
-                        f"{expected[received] if received < len(expected) else 'no more'}"
-                    )
-                received += 1
-                yield block
-            if received != len(expected):
-                raise RuntimeError(f"rank {self.rank} received {received} of {len(expected)} blocks of {segment}")
+            for segment in execution:
+                for block in self._segment(segment, tables):
+                    yield wanted[0], block
+                if segment.pass_.first_step + segment.num_steps == self.planner.num_steps(segment.pass_.kind):
+                    yield wanted.popleft(), None
+            if next(tables, None) is not None:
+                raise RuntimeError(f"rank {self.rank} received more blocks than the plan has up to {execution[-1]}")
+
+    def _segment(self, segment: Segment, tables: Iterator[pa.Table]) -> Iterator[Block]:
+        """Yield this rank's blocks of a segment."""
+        first = segment.pass_.first_step * self.planner.batch.blocks_per_step
+        last = first + segment.num_steps * self.planner.batch.blocks_per_step
+        for index in range(first + self.rank, last, self.world):
+            table = next(tables, None)
+            block = None if table is None else from_table(table, segment.pass_, self.crop_samples)
+            if block is None or block.index != index:
+                received = "nothing" if block is None else f"block {block.index}"
+                raise RuntimeError(
+                    f"rank {self.rank} received {received} of {segment} where the plan has block {index}"
+                )
+            yield block

@@ -163,7 +163,7 @@ class Measurement:
     def _decode(self) -> tuple[float, list[Block]]:
         """Read some tasks of an epoch; return the seconds per block, and blocks to train on, at most as many as a step
         has."""
-        segment = next(self.job.planner.segments(Pass("train", 0)))
+        (segment,) = next(self.job.planner.executions([Pass("train", 0)]))
         seconds: list[float] = []
         blocks: list[Block] = []
         for task in self.job.planner.read_tasks(segment):

@@ -146,7 +146,7 @@ def _fit(job: TrainingJob, coordinator: CoordinatorClient, assignment: ray.actor
     }
     if is_one_machine := cluster.is_one_machine():
         variables["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # saves a process: no other node could be drained
-    dataset = make_dataset(job.planner, job.reader, coordinator.segment)
+    dataset = make_dataset(job.planner, job.reader, coordinator.execution)
     with tempfile.TemporaryDirectory(prefix="unfused-ray-train-") as folder, cluster.variables(variables):
         trainer = WorkerGroupTrainer(
             _WorkerMain(job, coordinator, assignment),
@@ -215,7 +215,7 @@ class _WorkerMain:
             job.reader.crop_samples,
             collectives.rank,
             collectives.world,
-            self.coordinator.set_segment,
+            self.coordinator.set_execution,
         )
         clusterer = RayClusterer(self.assignment, group, collectives.world) if self.assignment is not None else None
         labels, device = job.labels(clusterer, collectives.rank), ray.train.torch.get_device()

@@ -67,8 +67,8 @@ class RemoteCoordinator:
         self._pending: list[ray.ObjectRef] = []
         self._stop = ""
 
-    set_segment = _asked(Coordinator.set_segment)
-    segment = _asked(Coordinator.segment)
+    set_execution = _asked(Coordinator.set_execution)
+    execution = _asked(Coordinator.execution)
     begin_attempt = _asked(Coordinator.begin_attempt)
     is_first_attempt = _asked(Coordinator.is_first_attempt)
     note_failure = _asked(Coordinator.note_failure)

@@ -6,7 +6,7 @@ import itertools
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +27,7 @@ from unfused_ray.config import BatchConfig, CropConfig
 from unfused_ray.data.shards.format import Manifest, Shard
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream import prefetch
-from unfused_ray.data.stream.plan import UNREAD, Pass, Planner, ReadTask, Segment, row_order
+from unfused_ray.data.stream.plan import BLOCKS_PER_TASK, UNREAD, Execution, Pass, Planner, ReadTask, Segment, row_order
 from unfused_ray.data.stream.prefetch import LocalSource, Prefetcher
 from unfused_ray.data.stream.ray_source import RaySource, execution_options, from_table, make_dataset, to_table
 from unfused_ray.data.stream.read import Block, BlockReader
@@ -84,6 +84,32 @@ def test_plan_covers_the_clips_and_a_restart_is_the_tail(
     assert len(embed) % batch.clips_per_step == 0
     step = data.draw(st.integers(0, planner.num_steps("train")))
     assert planned_ids(planner, Pass("train", epoch, step), per_task) == train[step * batch.clips_per_step :]
+
+
+@given(st.integers(1, 6), st.integers(1, 40), st.lists(st.booleans(), min_size=1, max_size=6), st.data())
+def test_executions_are_the_passes_cut_where_they_are_full(
+    per_step: int, max_tasks: int, trained: list[bool], data: st.DataObject
+) -> None:
+    planner = Planner(ClipIndex([manifest([[200]])]), 3, BatchConfig(block=2, blocks_per_step=per_step))
+    passes = [Pass("train" if train else "embed", epoch) for epoch, train in enumerate(trained)]
+    passes[0] = replace(passes[0], first_step=data.draw(st.integers(0, planner.num_steps(passes[0].kind) - 1)))
+    executions = list(planner.executions(passes, max_tasks))
+    steps = [
+        Pass(part.pass_.kind, part.pass_.epoch, part.pass_.first_step + step)
+        for execution in executions
+        for part in execution
+        for step in range(part.num_steps)
+    ]
+    assert steps == [
+        replace(pass_, first_step=step)
+        for pass_ in passes
+        for step in range(pass_.first_step, planner.num_steps(pass_.kind))
+    ]
+    tasks = [[len(planner.read_tasks(part)) for part in execution] for execution in executions]
+    of_a_step = -(-per_step // BLOCKS_PER_TASK)
+    assert all(sum(each) <= max_tasks or each == [of_a_step] for each in tasks)
+    # Every execution but the last is full: not even one more step would have fitted.
+    assert all(sum(each) + of_a_step > max_tasks for each in tasks[:-1])
 
 
 def test_epochs_differ(index: ClipIndex) -> None:
@@ -184,7 +210,7 @@ def test_prefetcher_hands_over_passes_in_order_and_raises_in_the_consumer(index:
         assert_same_blocks(list(prefetcher.blocks(pass_)), list(source.blocks(pass_)))
 
     class Broken:
-        def blocks(self, pass_: Pass) -> Any:
+        def stream(self, passes: Sequence[Pass]) -> Any:
             raise OSError("no answer")
 
     with pytest.raises(OSError, match="no answer"):
@@ -228,9 +254,9 @@ def test_blocks_are_held_ready_for_some_seconds_of_training(
     monkeypatch.setattr(prefetch, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
 
     class Endless:
-        def blocks(self, pass_: Pass) -> Iterator[Block]:
+        def stream(self, passes: Sequence[Pass]) -> Iterator[tuple[Pass, Block]]:
             for index in itertools.count():
-                yield Block(index, np.arange(1), np.zeros((1, 1, 1), np.int16), np.ones(1))
+                yield passes[0], Block(index, np.arange(1), np.zeros((1, 1, 1), np.int16), np.ones(1))
 
     def prepare(block: Block) -> Block:
         made.append(block.index)
@@ -254,20 +280,23 @@ def test_blocks_are_held_ready_for_some_seconds_of_training(
 @ray.remote(num_cpus=0)
 class PositionActor:
     def __init__(self) -> None:
-        self.segment = UNREAD
+        self.executions = [UNREAD]
 
-    def set(self, segment: Segment) -> None:
-        self.segment = segment
+    def set(self, execution: Execution) -> None:
+        self.executions.append(execution)
 
-    def get(self) -> Segment:
-        return self.segment
+    def get(self) -> Execution:
+        return self.executions[-1]
+
+    def num_executions(self) -> int:
+        return len(self.executions) - 1
 
 
 @dataclass(frozen=True)
 class Position:
     actor: Any
 
-    def __call__(self) -> Segment:
+    def __call__(self) -> Execution:
         return ray.get(self.actor.get.remote())
 
 
@@ -275,17 +304,31 @@ class Position:
 def consume(
     iterator: Any, planner: Planner, rank: int, world: int, actor: Any, passes: list[Pass], max_tasks: int
 ) -> list[list[Block]]:
-    def set_position(segment: Segment) -> None:
-        ray.get(actor.set.remote(segment))
+    def set_position(execution: Execution) -> None:
+        ray.get(actor.set.remote(execution))
 
     source = RaySource(iterator, planner, SAMPLES, rank, world, set_position, max_tasks)
-    return [list(source.blocks(pass_)) for pass_ in passes]
+    found: list[list[Block]] = [[]]
+    for pass_, block in source.stream(passes):
+        assert pass_ == passes[len(found) - 1]
+        if block is None:
+            found.append([])
+        else:
+            found[-1].append(block)
+    assert found.pop() == []  # every pass was ended, the last one too
+    return found
 
 
 def stream_through_ray(
-    planner: Planner, block_reader: BlockReader, world: int, passes: list[Pass], max_tasks: int = 256
+    planner: Planner,
+    block_reader: BlockReader,
+    world: int,
+    passes: list[Pass],
+    max_tasks: int = 256,
+    num_executions: int = 1,
 ) -> list[list[Block]]:
-    """Stream passes to ``world`` consumers; return the blocks of each pass in their global order."""
+    """Stream passes to ``world`` consumers in so many executions; return the blocks of each pass in their global
+    order."""
     actor = PositionActor.remote()
     dataset = make_dataset(planner, block_reader, Position(actor))
     dataset.context.execution_options = execution_options()
@@ -293,6 +336,7 @@ def stream_through_ray(
     ranks = ray.get(
         [consume.remote(split, planner, rank, world, actor, passes, max_tasks) for rank, split in enumerate(splits)]
     )
+    assert ray.get(actor.num_executions.remote()) == num_executions
     return [sorted((b for rank in ranks for b in rank[i]), key=lambda b: b.index) for i in range(len(passes))]
 
 
@@ -305,13 +349,15 @@ def assert_same_blocks(one: list[Block], other: list[Block]) -> None:
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize(("max_tasks", "num_executions"), [(1, 8), (2, 4), (256, 1)])
 def test_ray_gives_the_same_global_batches_to_any_number_of_consumers(
-    ray_session: None, index: ClipIndex, world: int
+    ray_session: None, index: ClipIndex, world: int, max_tasks: int, num_executions: int
 ) -> None:
+    """A step is one read task; the passes have three, two, two and one of them."""
     planner = Planner(index, 5, BATCH)
-    passes = [Pass("embed", 0), Pass("train", 0), Pass("train", 1), Pass("train", 1, 1)]
+    passes = [Pass("embed", 0), Pass("train", 0), Pass("train", 1), Pass("train", 2, 1)]
     local = LocalSource(planner, reader(2))
-    streamed = stream_through_ray(planner, reader(2), world, passes, max_tasks=1)  # one execution a step
+    streamed = stream_through_ray(planner, reader(2), world, passes, max_tasks, num_executions)
     for found, pass_ in zip(streamed, passes, strict=True):
         assert_same_blocks(found, list(local.blocks(pass_)))
 
