@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.views import BLOCK, NUM_MELS, views
 from torch import Tensor
 
 from unfused_ray.config import ColaConfig, EncoderConfig
 from unfused_ray.methods.cola import Cola, bilinear_loss
 
-BLOCK, NUM_MELS, NUM_FRAMES, DIM = 6, 16, 16, 5
+DIM = 5
 NO_LABELS = torch.empty(0)
 
 
@@ -56,10 +57,6 @@ def test_a_hit_is_an_anchor_whose_own_positive_is_the_most_similar() -> None:
 def build() -> Cola:
     torch.manual_seed(0)
     return Cola(ColaConfig(projection_dim=DIM), EncoderConfig(channels=4, width=12, dropout=0.0), NUM_MELS)
-
-
-def views(seed: int) -> Tensor:
-    return torch.randn(2, BLOCK, NUM_MELS, NUM_FRAMES, generator=torch.Generator().manual_seed(seed))
 
 
 def test_the_loss_of_a_global_batch_is_that_of_the_definition_over_all_its_blocks() -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.views import BLOCK, NUM_MELS, views
 from torch import Tensor
 
 from unfused_ray.config import DeloresSConfig, EncoderConfig
 from unfused_ray.methods.delores_s import DeloresS, correlation_sums
-
-BLOCK, NUM_MELS, NUM_FRAMES = 6, 16, 16
 
 
 def naive_sums(first_ND: Tensor, second_ND: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,10 +77,6 @@ def build(off_diagonal: float = 0.5) -> DeloresS:
     torch.manual_seed(0)
     config = DeloresSConfig(decorrelation_dim=8, off_diagonal=off_diagonal)
     return DeloresS(config, EncoderConfig(channels=4, width=12, dropout=0.0), NUM_MELS)
-
-
-def views(seed: int) -> Tensor:
-    return torch.randn(2, BLOCK, NUM_MELS, NUM_FRAMES, generator=torch.Generator().manual_seed(seed))
 
 
 def test_the_loss_of_a_global_batch_is_that_of_the_definition_over_all_its_blocks() -> None:
