@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from unfused_ray.logs import LOG_FILE
+
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 600.0
 _FREEZE_SECONDS = 15.0
@@ -37,7 +39,7 @@ class Job:
     """A command that is started, disturbed, and started again.
 
     Args:
-        folder: home of the job; the output is appended to ``<name>.log`` in it.
+        folder: home of the job; output and records are appended to ``<name>.log`` and ``<name>.jsonl`` in it.
         command: script and arguments.
         again: arguments added from the second start on.
         name: name of the log.
@@ -45,7 +47,7 @@ class Job:
 
     def __init__(self, folder: Path, name: str, command: Sequence[str], again: Sequence[str] = ()) -> None:
         self._folder, self._command, self._again = folder, command, again
-        self.log = folder / f"{name}.log"
+        self.log, self.records = (folder / f"{name}.{ending}" for ending in ("log", "jsonl"))
         self.process = self._start(command)
         atexit.register(lambda: self.process.kill())  # an interrupted benchmark leaves nothing running
 
@@ -100,6 +102,7 @@ class Job:
 
     def _start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "UNFUSED_RAY_HOME": str(self._folder), "OMP_NUM_THREADS": "1"}
+        environment[LOG_FILE] = str(self.records)
         with self.log.open("ab") as log:
             return subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment, stdout=log, stderr=log)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from unfused_ray.runs.checkpoints import MANIFEST, CheckpointStore, Position
 from unfused_ray.runs.run import Run
 from unfused_ray.tracking.mlflow import find_run
 from unfused_ray.tracking.store import experiment_name
+from unfused_ray.training.coordinator import RunProgress
 
 _FAULTS: Mapping[str, tuple[str, ...]] = {
     "pretrain": (
@@ -74,7 +76,7 @@ def disturb_training(case: Case, name: str) -> list[Outcome]:
             recovered - injected.at,
             equal,
             _lost(reports, injected, resumed, steps_per_epoch),
-            _within_bound(reports, injected, before, recovered, steps_per_epoch),
+            not resumed or _within_bound(job.records, injected, before, recovered),
             injected.code,
         )
         for injected, before, resumed, recovered in done
@@ -127,9 +129,16 @@ def _lost(reports: Sequence[tuple[float, int]], injected: Injected, resumed: str
     return max(0, (told[-1] if told else 0) - Position.of(resumed).steps(steps_per_epoch))
 
 
-def _within_bound(
-    reports: Sequence[tuple[float, int]], injected: Injected, before: str, recovered: float, steps_per_epoch: int
-) -> bool:
-    """Return True if no step before the newest checkpoint was trained again."""
-    first = Position.of(before).steps(steps_per_epoch)
-    return all(step > first for at, step in reports if injected.at + 1 < at <= recovered)
+def _within_bound(log: Path, injected: Injected, before: str, recovered: float) -> bool:
+    """Return True if no training or worker group that began after the fault began before the newest checkpoint.
+
+    The driver's records of a beginning tell it; MLflow does not, because repeated steps are not sent again.
+    """
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    began = [
+        Position(record["epoch"], record["step"])
+        for record in records
+        if record["message"] == RunProgress.phase
+        if injected.at < datetime.fromisoformat(record["time"]).timestamp() <= recovered
+    ]
+    return all(position >= Position.of(before) for position in began)

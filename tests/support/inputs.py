@@ -101,3 +101,9 @@ def said(listing: Listing, kind: Kind) -> str:
 def prepared(source: Path | str, output: Path, **settings: Any) -> Manifest:
     """Prepare a source; return the manifest."""
     return ingest.run(ingest.check(PrepareConfig(source=str(source), output=str(output), **settings)))
+
+
+def rows_by_key(manifest: Manifest) -> dict[str, dict[str, Any]]:
+    """Return the rows of a prepared source's shards, by key."""
+    tables = [pq.read_table(Path(manifest.uri, shard.file)) for shard in manifest.shards]
+    return {row["key"]: row for row in pa.concat_tables(tables).to_pylist()}

@@ -64,7 +64,7 @@ def effective_rank(gram_DD: np.ndarray) -> float:
     """Compute the number of directions that embeddings use, from 1 to D (RankMe, arXiv 2210.02885, eq. 1).
 
     It is the exponential of the entropy of the embeddings' singular values, which are the square roots of the
-    eigenvalues of ``gram_DD``, the sum of the embeddings' outer products.
+    eigenvalues of ``gram_DD``, the sum of the embeddings' outer products. As in RankMe, the mean is not subtracted.
     """
     singular = np.sqrt(np.linalg.eigvalsh(gram_DD).clip(min=0))
     shares = singular[singular > 0] / singular.sum()

@@ -27,7 +27,7 @@ def whiten(embeddings_ND: np.ndarray, max_dim: int) -> tuple[np.ndarray, float]:
     the memory of the embeddings.
 
     Returns:
-        ``(N, d)`` float32, and the effective rank of the embeddings around their mean.
+        ``(N, d)`` float32, and the effective rank of the embeddings.
 
     Raises:
         ValueError: no two embeddings differ.
@@ -52,7 +52,7 @@ def whiten(embeddings_ND: np.ndarray, max_dim: int) -> tuple[np.ndarray, float]:
     for start in range(0, num_rows, _ROWS_AT_A_TIME):
         rows = slice(start, start + _ROWS_AT_A_TIME)
         points_Nd[rows] = unit_rows((embeddings_ND[rows] - mean_D) @ projection_Dd)
-    return points_Nd, health.effective_rank(scatter_DD)
+    return points_Nd, health.effective_rank(scatter_DD + num_rows * np.outer(mean_D, mean_D))
 
 
 def cluster(embeddings_ND: np.ndarray, config: PseudoLabelConfig, seed: int, threads: int) -> Assignment:

@@ -33,7 +33,8 @@ class WatchConfig(Config):
     training clips that have a clip's class), few-shot (accuracy with a few labelled clips of each class), or headline,
     the mean of these two."""
     patience: Annotated[int, Field(ge=0)] = 0
-    """End the training after this many looks in a row without a better score; 0 trains to the end."""
+    """End the training after this many looks in a row without a better score; 0 trains to the end. Only the looks every
+    `every` epochs count, not one at an end by `stop_after` or `epochs`."""
     export: Literal["last", "best"] = "last"
     """Network to export: that of the last epoch, or that of the look with the best score."""
 

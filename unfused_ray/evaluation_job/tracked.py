@@ -35,7 +35,7 @@ def track(plan: EvaluationPlan, table: EvaluationTable, parent: str = "") -> Non
     output = plan.output
     store.announce(plan.config.tracking)
     tracked = _tracked_run(plan, parent)
-    tracker = Tracker(tracked)
+    tracker = Tracker(tracked, keeps_first=False)
     for row in table.rows:
         for measure, heading, interval in (
             (m, h, i) for m, of_tasks in row.accuracy.items() for h, i in of_tasks.items()

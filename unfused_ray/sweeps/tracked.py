@@ -57,6 +57,7 @@ class SweepTracking:
                 system_metrics=True,
             ),
             self._say,
+            keeps_first=False,  # a failed trial that is resumed is counted again, perhaps as the new best
         )
         self._sweep.log({}, 0)  # opens the run now, because trials are shown under it
         self._trials: dict[str, Tracker] = {}

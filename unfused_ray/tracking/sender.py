@@ -2,7 +2,8 @@
 
 If the server is lost, nothing stops: metrics wait in a bounded buffer and are sent when the server is back. They are
 counted as lost if the buffer overflows or the run ends first. A resumed run continues its MLflow run, which is found by
-the run's id, kept in its folder. So a request whose answer was lost makes no second MLflow run either.
+the run's id, kept in its folder. So a request whose answer was lost makes no second MLflow run either. Steps that it
+repeats, because they come after its checkpoint, are not sent again: MLflow can neither replace nor delete a point.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ SILENT_SECONDS = 60.0
 """Seconds after which a run is opened in MLflow even if it has logged nothing: importing MLflow slows down processes
 that start."""
 _MEANWHILE = "Metrics are kept and sent again later; a warning at the end counts those that are lost"
+_SYSTEM = "system/"
+"""Beginning of the names of system metrics, MLflow's own."""
 CLOSE_SECONDS = 30.0
 """Seconds that the end of a run waits for a server that does not answer."""
 
@@ -70,10 +73,21 @@ class Tracker:
         run: the run.
         say: receives a line for people when a store cannot be used, or can be used again; logs a warning by default.
         first_step: step that a resumed run continues from; system metrics are logged at it until other metrics come.
+        keeps_first: True to send a step of a metric only if MLflow has no such or later one. False sends all, for
+            results that are measured again: MLflow shows the newest.
     """
 
-    def __init__(self, run: TrackedRun, say: Callable[[str], None] | None = None, first_step: int = 0) -> None:
+    def __init__(
+        self,
+        run: TrackedRun,
+        say: Callable[[str], None] | None = None,
+        first_step: int = 0,
+        keeps_first: bool = True,
+    ) -> None:
         self._run = run
+        self._keeps_first = keeps_first
+        self._newest: dict[str, int] = {}
+        """Newest step of each metric that is in MLflow or being sent."""
         self._say = say or said_once()
         self._buffer: deque[tuple[str, float, int, int]] = deque()
         self._sending: list[tuple[str, float, int, int]] = []
@@ -209,9 +223,15 @@ class Tracker:
             self._say(f"the configuration did not reach {place}: {explain(error)}")
 
     def _take_batch(self) -> bool:
-        """Take the next batch, unless the last one did not arrive; return True if there is one."""
+        """Take the next batch without repeated steps, beside what did not arrive; return True if there is one."""
         with self._lock:
-            self._sending = self._sending or [self._buffer.popleft() for _ in range(min(MAX_BATCH, len(self._buffer)))]
+            while self._buffer and len(self._sending) < MAX_BATCH:
+                name, _, _, step = metric = self._buffer.popleft()
+                if self._keeps_first and not name.startswith(_SYSTEM):  # of these, a step has many samples
+                    if step <= self._newest.get(name, -1):
+                        continue
+                    self._newest[name] = step
+                self._sending.append(metric)
         return bool(self._sending)
 
     def _open(self, client: Any) -> str:
@@ -222,6 +242,7 @@ class Tracker:
         run = find_run(client, this.experiment, this.id)
         if run is not None:
             client.update_run(run.info.run_id, status="RUNNING")
+            self._newest = {metric.key: metric.step for metric in run.data.to_proto().metrics}
         else:
             found = find_experiment(client, this.experiment)
             # By default MLflow puts artefacts into the working directory; here they lie beside the SQLite file.
@@ -249,7 +270,7 @@ class Tracker:
 def _system_metrics() -> dict[str, float]:
     memory = psutil.virtual_memory()
     return {
-        "system/cpu_utilization_percentage": psutil.cpu_percent(),
-        "system/system_memory_usage_megabytes": memory.used / 1e6,
-        "system/system_memory_usage_percentage": memory.percent,
+        f"{_SYSTEM}cpu_utilization_percentage": psutil.cpu_percent(),
+        f"{_SYSTEM}system_memory_usage_megabytes": memory.used / 1e6,
+        f"{_SYSTEM}system_memory_usage_percentage": memory.percent,
     }

@@ -14,7 +14,7 @@ import soundfile
 import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.audio_files import CountingFile
+from support.audio_files import CountingFile, encoded
 
 from unfused_ray.audio.decode import AudioError, decode, encode_flac, read_flac, refuse_unusable
 
@@ -41,12 +41,6 @@ def tone(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
     partials = 0.4 * np.sin(2 * np.pi * 440 * time) + 0.2 * np.sin(2 * np.pi * 1250 * time)
     wave = partials * np.sin(np.pi * time / seconds)
     return np.repeat(wave[:, None], channels, axis=1)
-
-
-def encoded(wave: np.ndarray, rate: int, kind: str = "WAV", subtype: str | None = None) -> bytes:
-    buffer = io.BytesIO()
-    soundfile.write(buffer, wave, rate, format=kind, subtype=subtype)
-    return buffer.getvalue()
 
 
 def decoded(data: bytes, max_samples: int = 10 * RATE) -> np.ndarray:
@@ -77,7 +71,7 @@ def test_every_format_gives_the_same_sound(kind: str, subtype: str, rate: int, c
 def test_resampling_in_pieces_equals_resampling_at_once(rate: int, channels: int):
     wave = np.random.default_rng(rate).normal(0, 0.1, (round(2.3 * rate), channels)).astype(np.float32)
     expected = soxr.resample(wave.mean(axis=1), rate, RATE)
-    pcm = decoded(encoded(wave, rate, subtype="FLOAT"), max_samples=7_000)
+    pcm = decoded(encoded(wave, rate, codec="FLOAT"), max_samples=7_000)
     assert len(pcm) == len(expected)
     np.testing.assert_allclose(pcm / 32768, expected, atol=2 / 32768)
 
@@ -89,7 +83,7 @@ def test_16_bit_audio_at_the_rate_is_kept_bit_by_bit():
 
 
 def test_float_audio_beyond_full_scale_is_clipped_not_wrapped():
-    pcm = decoded(encoded(np.array([2.0, -2.0, 1.0, -1.0, 0.0]), RATE, subtype="FLOAT"))  # too short to judge the scale
+    pcm = decoded(encoded(np.array([2.0, -2.0, 1.0, -1.0, 0.0]), RATE, codec="FLOAT"))  # too short to judge the scale
     assert pcm.tolist() == [32767, -32768, 32767, -32768, 0]
 
 
@@ -98,7 +92,7 @@ def test_a_peak_beyond_full_scale_is_told_once_and_that_of_a_lossy_codec_is_not(
 
     def warnings_of(peak: float) -> list[tuple[str, str]]:
         told.clear()
-        data = encoded(np.concatenate([tone(12.0, RATE), peak * tone(12.0, RATE)]), RATE, subtype="FLOAT")
+        data = encoded(np.concatenate([tone(12.0, RATE), peak * tone(12.0, RATE)]), RATE, codec="FLOAT")
         list(decode(io.BytesIO(data), RATE, RATE, warn=lambda reason, detail: told.append((reason, detail))))
         return told
 
@@ -120,7 +114,7 @@ def test_no_piece_of_a_wrong_scale_comes_before_its_refusal(begins: str):
     quiet = np.random.default_rng(0).normal(0, 3, 20 * RATE).clip(-9, 9)  # in units of 16-bit samples
     if begins == "silently":
         quiet[: 10 * RATE] = 0
-    data = encoded(np.concatenate([quiet, 8_000 * tone(20.0, RATE)[:, 0]]), RATE, subtype="FLOAT")
+    data = encoded(np.concatenate([quiet, 8_000 * tone(20.0, RATE)[:, 0]]), RATE, codec="FLOAT")
     pieces = []
     with pytest.raises(AudioError, match=r"beyond 1\.5 times full scale.*divided by 32768") as raised:
         pieces.extend(decode(io.BytesIO(data), RATE, RATE))
@@ -130,7 +124,7 @@ def test_no_piece_of_a_wrong_scale_comes_before_its_refusal(begins: str):
 
 def test_a_loud_end_of_less_than_a_second_is_no_other_scale():
     wave = np.concatenate([tone(10.0, RATE)[:, 0], np.full(100, 2.0)])
-    assert len(decoded(encoded(wave, RATE, subtype="FLOAT"))) == len(wave)
+    assert len(decoded(encoded(wave, RATE, codec="FLOAT"))) == len(wave)
 
 
 @settings(max_examples=25)
@@ -212,8 +206,8 @@ def test_bad_audio_has_a_reason():
     assert reason_of(good[: len(good) // 2]) == "unreadable"
     assert reason_of(damage(good, len(good) // 2, bytes(500))) == "unreadable"
     assert reason_of(b"RIFF\0\0\0\0WAVE") == "unreadable"
-    assert reason_of(encoded(np.array([0.1, np.nan, 0.1]), RATE, subtype="FLOAT")) == "not finite"
-    assert reason_of(encoded(np.array([[0.1, np.inf], [0.1, 0.1]]), RATE, subtype="DOUBLE")) == "not finite"
+    assert reason_of(encoded(np.array([0.1, np.nan, 0.1]), RATE, codec="FLOAT")) == "not finite"
+    assert reason_of(encoded(np.array([[0.1, np.inf], [0.1, 0.1]]), RATE, codec="DOUBLE")) == "not finite"
     assert reason_of(damage(wav, 24, struct.pack("<I", 0))) in ("wrong format", "unreadable")
     assert reason_of(damage(wav, 24, struct.pack("<I", 7))) == "wrong format"
     assert reason_of(damage(wav, 24, struct.pack("<I", 2**31 - 1))) == "wrong format"

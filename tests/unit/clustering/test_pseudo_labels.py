@@ -99,6 +99,15 @@ def test_planted_clusters_are_found_by_every_head_that_asks_for_as_many() -> Non
     assert {"effective_rank", "head0/inertia", "head1/inertia"} <= assignment.health.keys()
 
 
+def test_the_effective_rank_is_that_of_the_embeddings_as_they_are() -> None:
+    """As in RankMe and in pre-training: not of embeddings around their mean, although these are whitened."""
+    embeddings, _ = planted()
+    singular = np.linalg.svd(embeddings.astype(np.float64), compute_uv=False)
+    shares = singular / singular.sum()
+    found = cluster(embeddings, config(), seed=0, threads=1).health["effective_rank"]
+    assert found == pytest.approx(np.exp(-(shares * np.log(shares)).sum()))
+
+
 def test_every_clip_is_with_its_nearest_prototype() -> None:
     embeddings, _ = planted(spread=0.5)
     assignment = cluster(embeddings, config(), seed=0, threads=1)

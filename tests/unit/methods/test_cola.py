@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.views import BLOCK, NUM_MELS, similar_vectors, views
 from torch import Tensor
 
 from unfused_ray.config import ColaConfig, EncoderConfig
 from unfused_ray.methods.cola import Cola, bilinear_loss
 
-BLOCK, NUM_MELS, NUM_FRAMES, DIM = 6, 16, 16, 5
+DIM = 5
 NO_LABELS = torch.empty(0)
 
 
@@ -23,22 +24,15 @@ def naive_losses(anchor_ND: Tensor, positive_ND: Tensor, matrix_DD: Tensor, weig
     return losses
 
 
-def projections(seed: int, num_clips: int = 7) -> Tensor:
-    """Return anchors and similar positives: (2, num_clips, DIM) float64."""
-    rng = torch.Generator().manual_seed(seed)
-    shared = torch.randn(num_clips, DIM, generator=rng, dtype=torch.float64)
-    return shared + 0.5 * torch.randn(2, num_clips, DIM, generator=rng, dtype=torch.float64)
-
-
 @pytest.mark.parametrize("left_out", [(), (0, 3)])
 def test_loss_and_gradient_are_those_of_the_definition(left_out: tuple[int, ...]) -> None:
     weights = torch.tensor([0.0 if i in left_out else 1.0 for i in range(7)])
     matrix = torch.randn(DIM, DIM, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
-    naive = projections(0).requires_grad_()
+    naive = similar_vectors(0).requires_grad_()
     expected = torch.stack(naive_losses(*naive, matrix, weights)).sum()
     expected.backward()
 
-    ours = projections(0).float().requires_grad_()
+    ours = similar_vectors(0).float().requires_grad_()
     losses, _ = bilinear_loss(ours[0], ours[1] @ matrix.T.float(), weights)
     loss = (losses * weights).sum()
     loss.backward()
@@ -56,10 +50,6 @@ def test_a_hit_is_an_anchor_whose_own_positive_is_the_most_similar() -> None:
 def build() -> Cola:
     torch.manual_seed(0)
     return Cola(ColaConfig(projection_dim=DIM), EncoderConfig(channels=4, width=12, dropout=0.0), NUM_MELS)
-
-
-def views(seed: int) -> Tensor:
-    return torch.randn(2, BLOCK, NUM_MELS, NUM_FRAMES, generator=torch.Generator().manual_seed(seed))
 
 
 def test_the_loss_of_a_global_batch_is_that_of_the_definition_over_all_its_blocks() -> None:

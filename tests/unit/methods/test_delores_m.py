@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from support.views import BLOCK, NUM_MELS, views
 from torch import Tensor
 
 from unfused_ray.config import DeloresMConfig, EncoderConfig
 from unfused_ray.methods.delores_m import DeloresM
 
-BLOCK, NUM_MELS, NUM_FRAMES, QUEUE = 6, 16, 16, 8
+QUEUE = 8
 NO_LABELS = torch.empty(0)
 
 
@@ -19,13 +20,6 @@ def build(**settings: Any) -> DeloresM:
     values = {"projection_dim": 5, "queue": QUEUE, "ema_decay": 0.8, "temperature": 0.3, "decorrelation_dim": 7}
     config = DeloresMConfig(**values | {"on_diagonal": 0.2, "off_diagonal": 0.1} | settings)
     return DeloresM(config, EncoderConfig(channels=4, width=12, dropout=0.0), NUM_MELS)
-
-
-def views(seed: int, noise: float = 1.0) -> Tensor:
-    """Return two views of a block's clips, the more alike the less noise."""
-    rng = torch.Generator().manual_seed(seed)
-    shared = torch.randn(BLOCK, NUM_MELS, NUM_FRAMES, generator=rng)
-    return shared + noise * torch.randn(2, BLOCK, NUM_MELS, NUM_FRAMES, generator=rng)
 
 
 def naive_loss(batch: dict[str, Tensor], weights: Tensor, past_keys: list[Tensor], config: DeloresMConfig) -> Tensor:

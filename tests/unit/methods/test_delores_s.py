@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.views import BLOCK, NUM_MELS, similar_vectors, views
 from torch import Tensor
 
 from unfused_ray.config import DeloresSConfig, EncoderConfig
 from unfused_ray.methods.delores_s import DeloresS, correlation_sums
-
-BLOCK, NUM_MELS, NUM_FRAMES = 6, 16, 16
 
 
 def naive_sums(first_ND: Tensor, second_ND: Tensor) -> tuple[Tensor, Tensor]:
@@ -27,19 +26,12 @@ def naive_sums(first_ND: Tensor, second_ND: Tensor) -> tuple[Tensor, Tensor]:
     return invariance, redundancy
 
 
-def features(seed: int, num_clips: int = 7, dim: int = 5) -> Tensor:
-    """Return similar features of two views: (2, num_clips, dim) float64."""
-    rng = torch.Generator().manual_seed(seed)
-    shared = torch.randn(num_clips, dim, generator=rng, dtype=torch.float64)
-    return shared + 0.5 * torch.randn(2, num_clips, dim, generator=rng, dtype=torch.float64)
-
-
 def test_both_sums_and_their_gradients_are_those_of_the_definition() -> None:
-    naive = features(0).requires_grad_()
+    naive = similar_vectors(0).requires_grad_()
     expected = torch.stack(naive_sums(*naive))
     (expected[0] + 0.3 * expected[1]).backward()
 
-    ours = features(0).float().requires_grad_()
+    ours = similar_vectors(0).float().requires_grad_()
     found = torch.stack(correlation_sums(*ours, torch.ones(7)))
     (found[0] + 0.3 * found[1]).backward()
     torch.testing.assert_close(found, expected.float())
@@ -47,8 +39,8 @@ def test_both_sums_and_their_gradients_are_those_of_the_definition() -> None:
 
 
 def test_clips_of_weight_0_are_in_no_correlation() -> None:
-    kept = features(1, num_clips=5)
-    spoilt = torch.cat([kept[:, :2], 100 * features(2, num_clips=2), kept[:, 2:]], dim=1).requires_grad_()
+    kept = similar_vectors(1, num_clips=5)
+    spoilt = torch.cat([kept[:, :2], 100 * similar_vectors(2, num_clips=2), kept[:, 2:]], dim=1).requires_grad_()
     weights = torch.tensor([1.0, 1, 0, 0, 1, 1, 1], dtype=torch.float64)
     found = correlation_sums(*spoilt, weights)
     torch.testing.assert_close(found, correlation_sums(*kept, torch.ones(5, dtype=torch.float64)))
@@ -64,7 +56,7 @@ def test_equal_views_of_independent_features_have_no_loss() -> None:
 
 
 def test_scale_and_offset_of_a_feature_do_not_count() -> None:
-    first, second = features(3)
+    first, second = similar_vectors(3)
     moved = first * torch.tensor([10.0, 3, 5, 2, 7]) + torch.arange(5)
     torch.testing.assert_close(
         correlation_sums(moved, second, torch.ones(7, dtype=torch.float64)),
@@ -78,10 +70,6 @@ def build(off_diagonal: float = 0.5) -> DeloresS:
     torch.manual_seed(0)
     config = DeloresSConfig(decorrelation_dim=8, off_diagonal=off_diagonal)
     return DeloresS(config, EncoderConfig(channels=4, width=12, dropout=0.0), NUM_MELS)
-
-
-def views(seed: int) -> Tensor:
-    return torch.randn(2, BLOCK, NUM_MELS, NUM_FRAMES, generator=torch.Generator().manual_seed(seed))
 
 
 def test_the_loss_of_a_global_batch_is_that_of_the_definition_over_all_its_blocks() -> None:

@@ -24,7 +24,7 @@ from unfused_ray.tracking import mlflow as tracked_module
 from unfused_ray.tracking import sender as tracker_module
 from unfused_ray.tracking.mlflow import CONFIG, RUN_TAG, TrackedRun, kept_id, log_results
 from unfused_ray.tracking.sender import Tracker
-from unfused_ray.training.coordinator import Coordinator
+from unfused_ray.training.coordinator import Coordinator, RunProgress
 
 EXPERIMENT = "tests"
 
@@ -97,6 +97,40 @@ def test_curves_and_parameters_arrive_and_a_resumed_run_goes_on_in_its_mlflow_ru
     assert load_dict(f"{run.info.artifact_uri}/{CONFIG}") == {"a": [2]}
     assert curve(uri, run_id, "loss") == [(step, 1.0 / (step + 1)) for step in range(1500)]
     assert curve(uri, run_id, "epoch/loss") == [(0, 0.0), (1, 1.0), (2, 2.0)]
+
+
+def test_a_resumed_run_logs_no_step_twice_and_fills_in_what_did_not_arrive(uri: str, run_id: str) -> None:
+    first = tracker(uri, run_id)
+    for step in range(10):
+        first.log({"loss": 1.0} | ({"agreement": 1.0} if step < 7 else {}), step)  # 7 to 9 have not arrived
+    assert first.close("FAILED") == 0
+
+    second = tracker(uri, run_id)
+    for step in range(5, 15):  # from the checkpoint after step 5
+        second.log({"loss": 2.0, "agreement": 2.0, "epoch/loss": 2.0}, step)
+    assert second.close() == 0
+    assert curve(uri, run_id, "loss") == [(step, 1.0 if step < 10 else 2.0) for step in range(15)]
+    assert curve(uri, run_id, "agreement") == [(step, 1.0 if step < 7 else 2.0) for step in range(15)]
+    assert curve(uri, run_id, "epoch/loss") == [(step, 2.0) for step in range(5, 15)]
+
+
+def test_a_worker_group_that_begins_again_logs_no_step_twice(database: str, run_id: str) -> None:
+    coordinator = Coordinator(TrackedRun(database, EXPERIMENT, "name", run_id, system_metrics=True))
+    for first, last, value in ((0, 10, 1.0), (5, 15, 2.0)):
+        coordinator.begin_attempt(first)
+        for step in range(first, last):
+            coordinator.report(RunProgress("training", step), {"loss": value})
+    assert coordinator.close("FINISHED") == 0
+    assert curve(database, run_id, "loss") == [(step, 1.0 if step < 10 else 2.0) for step in range(15)]
+    assert curve(database, run_id, "system/cpu_utilization_percentage")
+
+
+def test_repeated_results_are_sent_if_the_newest_is_to_be_shown(database: str, run_id: str) -> None:
+    for value in (1.0, 2.0):
+        tracked = Tracker(TrackedRun(database, EXPERIMENT, "name", run_id), keeps_first=False)
+        tracked.log({"accuracy": value}, 0)
+        assert tracked.close() == 0
+    assert runs(database, run_id)[0].data.metrics == {"accuracy": 2.0}
 
 
 def test_results_of_a_run_that_has_ended_are_added_to_its_mlflow_run(

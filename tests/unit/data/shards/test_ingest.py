@@ -16,6 +16,7 @@ import pytest
 import soundfile
 import torch
 from support.archives import spoil, write_tar
+from support.inputs import rows_by_key
 from support.paths import contents
 from support.terminal import text_of
 
@@ -57,15 +58,10 @@ def audio_folder(folder: Path, num_clips: int) -> Path:
     return folder
 
 
-def rows_of(manifest: Manifest) -> dict[str, dict]:
-    tables = [pq.read_table(Path(manifest.uri) / shard.file) for shard in manifest.shards]
-    return {row["key"]: row for row in pa.concat_tables(tables).to_pylist()}
-
-
 def test_every_format_becomes_16_khz_flac_with_exact_statistics(tmp_path: Path):
     source = audio_folder(tmp_path / "in", 40)
     manifest = prepare(PrepareConfig(source=str(source), output=str(tmp_path / "out"), clips_per_shard=16))
-    rows = rows_of(manifest)
+    rows = rows_by_key(manifest)
     front_end = FrontEndConfig()
     values = []
     for path in source.rglob("*.*"):
@@ -180,7 +176,7 @@ def test_long_clips_are_split_or_truncated(tmp_path: Path, long_clips: str):
     soundfile.write(tmp_path / "long.wav", pcm, 16_000)
     soundfile.write(tmp_path / "brief.wav", pcm[:8_000], 16_000)
     config = PrepareConfig(source=str(tmp_path), output=str(tmp_path / "out"), max_seconds=1, long_clips=long_clips)
-    rows = rows_of(prepare(config))
+    rows = rows_by_key(prepare(config))
     pieces = {"long.wav": pcm[:16_000]}
     if long_clips == "split":
         pieces |= {"long.wav@1": pcm[16_000:32_000], "long.wav@2": pcm[32_000:]}
@@ -208,7 +204,7 @@ def test_tar_and_hub_parquet_give_the_same_clips_as_their_files(tmp_path: Path):
     listed = {}
     for name in ("*.tar", "hub.parquet", "files"):
         config = PrepareConfig(source=str(tmp_path / name), output=str(tmp_path / f"out {name[0]}"), clips_per_shard=8)
-        rows = rows_of(prepare(config))
+        rows = rows_by_key(prepare(config))
         listed[name] = {key.removesuffix(".flac"): (row["audio"], row["labels"]) for key, row in rows.items()}
     assert listed["*.tar"] == listed["hub.parquet"]
     assert {key: audio for key, (audio, _) in listed["*.tar"].items()} == {
@@ -399,7 +395,7 @@ def test_damaged_parquet_files_and_row_groups_are_set_aside_and_the_rest_is_used
     spoil(source / "x.parquet", 1, "audio.bytes" if struct else "audio")
     manifest = prepare(PrepareConfig(source=str(source), output=str(tmp_path / "out")))
     assert manifest is not None
-    assert rows_of(manifest).keys() == {"k0", "k1", "k2", "k3", "k8", "k9", "k10", "k11"}
+    assert rows_by_key(manifest).keys() == {"k0", "k1", "k2", "k3", "k8", "k9", "k10", "k11"}
     assert manifest.rejects == {"unreadable": 6}
     rejects = {row["key"]: row["detail"] for row in pq.read_table(tmp_path / "out" / REJECTS).to_pylist()}
     assert rejects.keys() == {"cut.parquet", "empty.parquet", "k4", "k5", "k6", "k7"}
@@ -443,7 +439,7 @@ def test_statistics_of_another_front_end_are_computed_once_a_shard(tmp_path: Pat
     other = FrontEndConfig(num_mels=32, floor=1e-6)
     assert ClipIndex([manifest]).statistics(other) is None
     values = {"train": [], "valid": []}
-    for row in rows_of(manifest).values():
+    for row in rows_by_key(manifest).values():
         pcm = torch.from_numpy(read_flac(row["audio"], 0, row["num_samples"]))
         values[row["split"]].append(LogMel(other)(pcm[None]).double().flatten())
     for splits, executor in ((["valid"], InThisProcess()), (["train", "valid"], RayTasks())):

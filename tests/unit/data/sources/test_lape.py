@@ -7,12 +7,11 @@ import json
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
@@ -20,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from support import lape_sets
+from support.inputs import rows_by_key
 from support.tasks import PROTOCOL, write_encoder
 from support.terminal import Ended, text_of
 
@@ -98,48 +98,36 @@ def test_parts_of_a_file_that_begin_within_a_millisecond_have_keys_of_their_own(
     assert len(keys) == 2
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """The shards of a task."""
-
-    folder: Path
-    manifest: Manifest
-
-    def rows(self) -> dict[str, dict[str, Any]]:
-        tables = [pq.read_table(self.folder / shard.file) for shard in self.manifest.shards]
-        return {row["key"]: row for row in pa.concat_tables(tables).to_pylist()}
-
-
 @pytest.fixture(scope="module")
-def prepared(root: Path, ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Prepared]:
+def prepared(root: Path, ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
     """The shards of every task."""
     output = tmp_path_factory.mktemp("shards")
     found = {}
     for code in TASKS:
         manifest = prepare(PrepareConfig(task=code, root=str(root), output=str(output / code)))
         assert manifest is not None
-        found[code] = Prepared(output / code, manifest)
+        found[code] = manifest
     return found
 
 
-def test_every_task_becomes_shards_with_its_splits_and_what_is_set_aside(prepared: dict[str, Prepared]) -> None:
-    assert {code: dict(task.manifest.clips_by_split) for code, task in prepared.items()} == {
+def test_every_task_becomes_shards_with_its_splits_and_what_is_set_aside(prepared: dict[str, Manifest]) -> None:
+    assert {code: dict(task.clips_by_split) for code, task in prepared.items()} == {
         code: {split: CLIPS[code][split] for split in sorted(CLIPS[code])} for code in TASKS
     }
-    assert {code: task.manifest.rejects for code, task in prepared.items() if task.manifest.rejects} == REJECTED
+    assert {code: task.rejects for code, task in prepared.items() if task.rejects} == REJECTED
     for task in prepared.values():
-        for reject in pq.read_table(task.folder / REJECTS).to_pylist():
+        for reject in pq.read_table(Path(task.uri, REJECTS)).to_pylist():
             assert reject["detail"]
-        assert task.manifest.summary is not None
+        assert task.summary is not None
         # lbs and vc recognise speakers, so their speakers are in train and test.
-        assert not any("more than one split" in said for said in task.manifest.summary.sentences)
+        assert not any("more than one split" in said for said in task.summary.sentences)
 
 
 def test_shards_hold_the_sound_of_the_files_at_16_khz_whatever_their_rate(
-    root: Path, prepared: dict[str, Prepared]
+    root: Path, prepared: dict[str, Manifest]
 ) -> None:
     for code in ("sc-v2-35", "vf", "bsd", "tut", "us8k"):
-        rows = prepared[code].rows()
+        rows = rows_by_key(prepared[code])
         listed = rows_of(root, code)
         assert rows.keys() == {row["key"] for row in listed} - {"warblrb10k/wav/759809.wav"}
         rates = set()
@@ -153,17 +141,17 @@ def test_shards_hold_the_sound_of_the_files_at_16_khz_whatever_their_rate(
         assert rates != {16_000}
 
 
-def test_short_and_silent_clips_of_a_published_set_are_kept(prepared: dict[str, Prepared]) -> None:
-    silent = prepared["sc-v1"].rows()["speech_commands_test_set_v0.01/_silence_/1.wav"]
+def test_short_and_silent_clips_of_a_published_set_are_kept(prepared: dict[str, Manifest]) -> None:
+    silent = rows_by_key(prepared["sc-v1"])["speech_commands_test_set_v0.01/_silence_/1.wav"]
     assert not read_flac(silent["audio"], 0, silent["num_samples"]).any()
     assert silent["num_samples"] == 16_000
-    assert prepared["us8k"].rows()["UrbanSound8K/audio/fold1/100010-0-0-0.wav"]["num_samples"] == 800
+    assert rows_by_key(prepared["us8k"])["UrbanSound8K/audio/fold1/100010-0-0-0.wav"]["num_samples"] == 800
 
 
 def test_silence_is_cut_out_of_the_noises_of_which_validation_has_one_for_itself(
-    root: Path, prepared: dict[str, Prepared]
+    root: Path, prepared: dict[str, Manifest]
 ) -> None:
-    rows = prepared["sc-v2-12"].rows()
+    rows = rows_by_key(prepared["sc-v2-12"])
     silences = [row for row in rows_of(root, "sc-v2-12") if row["seconds"] is not None]
     assert len(silences) == 4 + 2
     for row in silences:
@@ -364,11 +352,11 @@ def test_the_root_is_that_of_the_environment_and_one_is_needed(
 
 
 def test_a_prepared_task_is_known_again_and_another_task_is_refused_in_its_place(
-    root: Path, prepared: dict[str, Prepared]
+    root: Path, prepared: dict[str, Manifest]
 ) -> None:
     done = prepared["tut"]
-    config = PrepareConfig(task="tut", root=str(root), output=str(done.folder))
-    assert check(config).finished == done.manifest
+    config = PrepareConfig(task="tut", root=str(root), output=done.uri)
+    assert check(config).finished == done
     with pytest.raises(ValueError, match="task: tut there, ic asked for"):
         check(config.replace(task="ic"))
 
@@ -419,12 +407,12 @@ def test_dealing_depends_on_the_names_alone_and_changes_little_with_one_more(fou
 
 
 def test_one_evaluation_of_an_encoder_fills_a_table_of_eleven_columns(
-    prepared: dict[str, Prepared], tmp_path: Path, ray_session: None
+    prepared: dict[str, Manifest], tmp_path: Path, ray_session: None
 ) -> None:
     (tmp_path / "protocol.toml").write_text(PROTOCOL)
     config = EvaluateConfig(
         models=(f"tiny={write_encoder(tmp_path / 'tiny', 'fc2')}",),
-        tasks=tuple(str(prepared[code].folder) for code in ELEVEN),
+        tasks=tuple(prepared[code].uri for code in ELEVEN),
         output=str(tmp_path / "out"),
         cache=str(tmp_path / "cache"),
         protocol=str(tmp_path / "protocol.toml"),
@@ -444,12 +432,9 @@ def test_one_evaluation_of_an_encoder_fills_a_table_of_eleven_columns(
             tested = sum(len(result["linear"]["predictions"]) for result in cell["seeds"])
             of_test = [size for split, size in CLIPS[code].items() if split.startswith(("test", "fold"))]
             assert tested == sum(of_test)
-            assert len(cell["classes"]) == len({label for row in rows_of_shards(prepared[code]) for label in row})
+            listed = rows_by_key(prepared[code]).values()
+            assert len(cell["classes"]) == len({label for each in listed for label in each["labels"]})
         assert row.accuracy_by_part["bsd"].keys() == {"ff1010bird", "warblrb10k"}
     written = (tmp_path / "out" / "table.md").read_text()
     assert written.startswith(f"| system | parameters | M multiply–adds / s | {' | '.join(MEASURES)} |\n")
     assert written.count(f"\n| system | {' | '.join(ELEVEN)} | mean |\n") == 2 * len(MEASURES)
-
-
-def rows_of_shards(task: Prepared) -> list[list[str]]:
-    return [row["labels"] for row in task.rows().values()]

@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.torch
-from support.runs import SETTINGS, STEPS, BeginningError, assert_equal_runs, history, train, weights
+from mlflow import MlflowClient
+from support.runs import SETTINGS, STEPS, BeginningError, assert_equal_runs, history, tracked, train, weights
 
 from unfused_ray import storage
 from unfused_ray.config import PretrainConfig
 from unfused_ray.models.export import read_description
 from unfused_ray.runs.checkpoints import CheckpointStore
 from unfused_ray.training.coordinator import Coordinator
-from unfused_ray.training.worker import checkpointer, exporter, learner, reporter
+from unfused_ray.training.worker import checkpointer, exporter, learner, reporter, state
 from unfused_ray.training.worker.checkpointer import Checkpointer
 
 
@@ -43,6 +44,32 @@ def test_a_run_that_was_stopped_anywhere_ends_as_if_it_had_not_been(
     stop_after(-1)
     assert train(job).state == "finished"
     assert_equal_runs(Path(job.output), undisturbed(settings))
+
+
+def test_a_run_that_crashed_and_resumes_has_one_point_a_step_in_mlflow(
+    config: Callable[..., PretrainConfig], tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporter, "REPORT_SECONDS", -1.0)  # every step is reported
+    job, take = config("run", tracking__uri=tracking_uri), state.TrainingState.step
+    steps = iter(range(2 * STEPS - 1))
+
+    def crash(self: state.TrainingState, lr: float) -> None:
+        if next(steps, None) is None:
+            raise RuntimeError("a crash")
+        take(self, lr)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="a crash"):
+        patch.setattr(state.TrainingState, "step", crash)
+        train(job)
+    assert train(job).state == "finished"
+    run_id = tracked(tracking_uri, job.output).info.run_id
+    points = {
+        name: [point.step for point in MlflowClient(tracking_uri).get_metric_history(run_id, name)]
+        for name in ("loss", "epoch/loss", "cluster/inertia")
+    }
+    assert points["loss"] == list(range(1, 2 * STEPS + 1))
+    assert points["epoch/loss"] == [STEPS, 2 * STEPS]
+    assert points["cluster/inertia"] == [0, STEPS]
 
 
 def test_a_run_that_is_stopped_at_every_step_ends_as_if_it_had_not_been(

@@ -164,6 +164,24 @@ def test_a_run_ends_when_its_looks_get_no_better_and_exports_the_best(
     assert read_description(job.output)["extra"]["epochs"] == 5
 
 
+@pytest.mark.parametrize("at_stop", [0.5, 0.9], ids=["no better", "better"])
+def test_a_run_that_was_stopped_between_two_looks_ends_where_one_that_was_not_does(
+    at_stop: float,
+    config: Callable[..., PretrainConfig],
+    task: str,
+    scripted: Callable[[list[float]], None],
+) -> None:
+    watched = {"watch__data": (task,), "watch__every": 2, "watch__patience": 2, "epochs": 9}
+    scripted([0.6, 0.5, 0.5])  # after epochs 1, 3 and 5
+    whole = train(config("whole", **watched))
+    scripted([0.6, 0.5, at_stop, 0.5])  # and after epoch 4
+    stopped = train(config("run", **watched, stop_after=4))
+    assert (stopped.state, stopped.epoch) == ("stopped", 4)
+    resumed = train(config("run", **watched))
+    assert (resumed.state, resumed.epoch, resumed.message) == (whole.state, whole.epoch, whole.message)
+    assert (whole.state, whole.epoch) == ("finished", 5)
+
+
 def test_a_fork_is_judged_by_looks_of_its_own(
     config: Callable[..., PretrainConfig], task: str, scripted: Callable[[list[float]], None]
 ) -> None:
@@ -318,10 +336,19 @@ def test_chosen_clips_are_of_train_and_valid_and_spread_over_the_classes(
         assert len(chosen) == (splits != "test").sum()
 
 
-@given(accuracies=st.lists(st.sampled_from([0.25, 0.5, 0.75]), max_size=12), patience=st.integers(1, 4))
-def test_patience_counts_looks_behind_the_first_of_the_best(accuracies: list[float], patience: int) -> None:
-    watch = WatchConfig(data=("tones",), patience=patience)
-    entries = [{**dict.fromkeys(names(["tones"]), value), "epoch": e} for e, value in enumerate(accuracies)]
+@given(
+    accuracies=st.lists(st.sampled_from([0.25, 0.5, 0.75]), max_size=12),
+    patience=st.integers(1, 4),
+    every=st.integers(1, 3),
+    others=st.sets(st.integers(0, 36)),
+)
+def test_patience_counts_looks_in_rhythm_behind_the_first_of_the_best(
+    accuracies: list[float], patience: int, every: int, others: set[int]
+) -> None:
+    watch = WatchConfig(data=("tones",), patience=patience, every=every)
+    scores = dict.fromkeys((epoch for epoch in others if epoch % every), 0.75)  # at earlier ends of the run
+    scores |= {every * number: accuracy for number, accuracy in enumerate(accuracies)}
+    entries = [{**dict.fromkeys(names(["tones"]), scores[epoch]), "epoch": epoch} for epoch in sorted(scores)]
     waited = len(accuracies) - 1 - accuracies.index(max(accuracies)) if accuracies else 0
     assert has_ended_early(entries, watch) == (bool(accuracies) and waited >= patience)
     assert not has_ended_early(entries, WatchConfig(data=("tones", "other"), patience=patience))
