@@ -40,7 +40,7 @@ import torch
 torch.set_num_threads(1)
 from unfused_ray.config import EncoderConfig, FrontEndConfig, WatchConfig
 from unfused_ray.evaluation.watch import Watch
-from unfused_ray.evaluation.watched import watched_tasks
+from unfused_ray.evaluation.watched_clips import watched_tasks
 from unfused_ray.models.encoder import AudioNTT2020
 shape, front_end = EncoderConfig.model_validate_json(sys.argv[1]), FrontEndConfig()
 watch = Watch(watched_tasks(WatchConfig(data=tuple(sys.argv[2:])), front_end), front_end, torch.device("cpu"))

@@ -1,7 +1,8 @@
-"""Shared fixtures: a Ray session, an object store, an MLflow store, a browser, sources and finished runs."""
+"""Shared fixtures: Ray, an object store, an MLflow store, a browser, sources and finished runs."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -54,6 +55,19 @@ def ray_session() -> Iterator[None]:
     os.environ["PYTHONPATH"] = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
     with cluster.session(num_cpus=2):
         yield
+
+
+@pytest.fixture
+def cluster_has(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that sets the resources of the cluster's one node, and those its autoscaler may reach."""
+
+    def set_resources(now: dict[str, float], most: object = None) -> None:
+        monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: now)
+        monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": True, "Resources": now}])
+        monkeypatch.setattr(cluster, "is_one_machine", lambda: False)
+        monkeypatch.setenv(cluster.AUTOSCALER, json.dumps(most) if most else "")
+
+    return set_resources
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from unfused_ray import extras, recipes
+from unfused_ray import extras, paths, recipes, storage
 from unfused_ray.config import (
     CompareConfig,
     Config,
@@ -324,7 +324,6 @@ def _train(config: TrainingConfig, start_times: StartTimes | None) -> TrainingRe
 
 def _draw(plan: TrainingPlan) -> tuple[str, ...]:
     """Draw the pictures of a finished run; log them and the location of its network in its MLflow run."""
-    from unfused_ray import storage
     from unfused_ray.figures import run as run_pictures
     from unfused_ray.tracking.mlflow import log_results
 
@@ -354,8 +353,6 @@ def _configured(recipe: str | T, known: Mapping[str, tuple[str, T]], changes: Ma
     extras.require("train", "pyarrow", "a job")
     if isinstance(recipe, str):
         recipe = recipes.find(known, recipe)
-    from unfused_ray import paths
-
     return paths.check(recipe.replace(changes))  # checked before the job's own imports, which take seconds
 
 

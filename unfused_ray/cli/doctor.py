@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from unfused_ray import recipes
+from unfused_ray import paths, recipes, storage
 from unfused_ray.cli.parse import parse_function
 from unfused_ray.cli.terminal import show
 from unfused_ray.config import TrainingConfig
@@ -36,7 +36,7 @@ def _doctor(
     Every node writes an object beside the output folder and deletes it; nothing else is changed. The exit code is 1 if
     something is missing.
     """
-    from unfused_ray import cluster, paths
+    from unfused_ray import cluster
     from unfused_ray.doctor import examine
 
     given = {
@@ -53,8 +53,6 @@ def _doctor(
 
 
 def _training(recipe: str) -> TrainingConfig:
-    from unfused_ray import storage  # imported here, so that --help need not wait for pyarrow
-
     if not recipe:
         return TrainingConfig()
     known: dict[str, tuple[str, TrainingConfig]] = {**recipes.DISTILL, **recipes.PRETRAIN}

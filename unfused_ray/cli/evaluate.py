@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unfused_ray import recipes
+from unfused_ray import recipes, storage
 from unfused_ray.cli.parse import parse
 from unfused_ray.cli.terminal import say, say_report, show
 from unfused_ray.progress import plain_console
@@ -18,7 +18,7 @@ EXAMPLES = (
 def run(arguments: Sequence[str]) -> int:
     """Evaluate encoders."""
     config, dry_run = parse("evaluate", arguments, recipes.EVALUATE, EXAMPLES, default="default")
-    from unfused_ray import api, storage
+    from unfused_ray import api
     from unfused_ray.evaluation_job import job as evaluation_job
     from unfused_ray.evaluation_job import plan as evaluation_plan
     from unfused_ray.figures.nearest import PICTURE

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import NoReturn
 
-from unfused_ray import __version__, extras
+from unfused_ray import __version__, extras, storage
 from unfused_ray.cli import COMMANDS, columns, wants_help
 from unfused_ray.cli.streams import outlived
+from unfused_ray.machine import memory
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +52,8 @@ def _start(command: str, arguments: Sequence[str]) -> int:
 
 
 def _run(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
-    from unfused_ray import logs, storage  # imported here, so that --help need not wait for pyarrow
+    from unfused_ray import logs  # here, as is lease, because the core has neither rich nor psutil
     from unfused_ray.lease import InUseError
-    from unfused_ray.machine import memory
 
     memory.keep_freed()
     try:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import tyro
 from pydantic import ValidationError
 
+from unfused_ray import paths
 from unfused_ray.cli import COMMANDS, columns, wants_help
 from unfused_ray.config import Config, explain
 from unfused_ray.recipes import find, noun
@@ -73,8 +74,6 @@ def parse(
         config = type(config).model_validate(values)
     except ValidationError as error:
         raise ValueError(explain(error)) from error
-    from unfused_ray import paths  # imported here, so that --help need not wait for pyarrow
-
     if "--print-config" in arguments:
         # In ASCII, so that it can be read as a recipe whatever the encoding of standard output.
         sys.stdout.write(json.dumps(paths.resolve(config).model_dump(mode="json"), indent=2) + "\n")

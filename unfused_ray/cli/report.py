@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from unfused_ray import storage
 from unfused_ray.cli.parse import parse_function
 from unfused_ray.cli.terminal import say
 
@@ -35,8 +36,6 @@ def _report(
     It needs no network: figures, tables, settings, and clusters to listen to. A page of several runs shows in which
     settings they differ.
     """
-    from unfused_ray import storage
-
     where, uris = storage.absolute(output), [storage.absolute(run) for run in runs]
     for uri in uris:
         if not storage.is_folder(uri):

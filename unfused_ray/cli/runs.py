@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from unfused_ray import storage
 from unfused_ray.cli.parse import parse_function
 from unfused_ray.cli.terminal import show
 
@@ -26,7 +27,6 @@ _FOLDER = (
 
 def _runs(folder: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="[FOLDER]", help=_FOLDER)]] = "") -> int:
     """List the runs of a folder."""
-    from unfused_ray import storage
     from unfused_ray.home import home
     from unfused_ray.report.terminal import runs_table
 

@@ -36,7 +36,7 @@ def run_training(config: TrainingConfig, dry_run: bool, train: Callable[..., Tra
     if (where := tracking_uri(config.tracking)) != OFF:
         say(f"training curves: {_watch(where)}")
     say_report(trained.folder)
-    if trained.status.as_asked(config.last_epoch):
+    if trained.status.ended_as_planned(config.last_epoch):
         return 0
     return 128 + signal.SIGTERM if trained.status.state == "stopped" else 1
 

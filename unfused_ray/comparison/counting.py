@@ -59,15 +59,15 @@ def anchor_differences(
     """
     found: list[AnchorDifference] = []
     for task in tasks if anchors else ():
-        asked = [name for name in anchors if name not in supervised or has_validation_clips(task)]
+        tested = [name for name in anchors if name not in supervised or has_validation_clips(task)]
         for measure in MEASURES:
-            rows = {name: cells[name, task.name] for name in (random, *asked)}
+            rows = {name: cells[name, task.name] for name in (random, *tested)}
             drawn = {
                 name: validation_draws(config, task.name, cell.validation[measure], cell.validation_groups)
                 for name, cell in rows.items()
             }
             values = {name: cells[name, task.name].validation_accuracy(measure) for name in drawn}
-            for anchor in asked:
+            for anchor in tested:
                 interval = bootstrap.difference(values[anchor], drawn[anchor], values[random], drawn[random])
                 found.append(AnchorDifference(task.name, measure, anchor, interval))
     return tuple(found)

@@ -121,10 +121,10 @@ def validate(plan: ComparisonPlan) -> ValidationTable:
         raise ValueError(f"{'. '.join(notes)}: there is nothing to validate on")
     names = [task.name for task in tasks]
     config = plan.evaluation(finished, plan.table.random_seeds, *names).replace({"processes": plan.num_jobs})
-    asked = evaluation_plan.check(config)
-    found = validation.validated(asked, tasks, storage.join(plan.output, validation.FOLDER))
-    systems = join_seeds(plan.trainings, finished, asked.systems, tasks, found, ValidationScores.joined)
-    table = validation.validation_table(asked.protocol, tasks, systems, found, notes)
+    evaluation = evaluation_plan.check(config)
+    found = validation.validated(evaluation, tasks, storage.join(plan.output, validation.FOLDER))
+    systems = join_seeds(plan.trainings, finished, evaluation.systems, tasks, found, ValidationScores.joined)
+    table = validation.validation_table(evaluation.protocol, tasks, systems, found, notes)
     storage.write_bytes(storage.join(plan.output, validation.MARKDOWN), table.to_markdown().encode())
     return table
 

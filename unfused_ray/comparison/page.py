@@ -220,7 +220,7 @@ def _counted(results: ResultsTable) -> str:
             else "no anchor is planned"
         )
         unknown = f"The headline is the mean over all tasks: {reason}, so it is not known which of them count."
-        return (unknown + _not_asked(results)).removesuffix(".")  # the caller ends the last sentence
+        return (unknown + _untested_anchors(results)).removesuffix(".")  # the caller ends the last sentence
     counted = ", ".join(results.counting) or "none"
     published = ""
     published_names = [peer.name for peer in results.plan.peers]
@@ -229,13 +229,13 @@ def _counted(results: ResultsTable) -> str:
     return (
         f"The headline is the mean over the tasks that count: {counted}. Other means are over all tasks. A task "
         f"counts where an anchor is above {results.plan.random} on validation clips, by more than the interval."
-        f"{_not_asked(results)} The gap is that between {results.plan.random} and the best anchor of each such task; "
-        f"a row closes at most all of a task's{published}. Its interval is of the same samples, of these tasks and of "
-        "the anchor that is best on all test clips of each; it is unknown where the gap could be zero"
+        f"{_untested_anchors(results)} The gap is that between {results.plan.random} and the best anchor of each such "
+        f"task; a row closes at most all of a task's{published}. Its interval is of the same samples, of these tasks "
+        "and of the anchor that is best on all test clips of each; it is unknown where the gap could be zero"
     )
 
 
-def _not_asked(results: ResultsTable) -> str:
+def _untested_anchors(results: ResultsTable) -> str:
     """Return a sentence on supervised anchors and the tasks whose labels they were trained on; "" if there are none."""
     rows = [line.row.name for line in results.rows]
     supervised = [name for name in results.plan.supervised if name in results.plan.anchors and name in rows]

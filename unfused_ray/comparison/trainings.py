@@ -242,8 +242,8 @@ def refuse_other_settings(training: Training) -> None:
     """
     run, facts = Run(training.folder), launch.check(training.config).facts
     changes = run.changes(training.config, facts)
-    exported, asked = launch.exported_network(run, training.config.export), training.config.watch.export
-    if changes := [*changes, *([f"watch.export: {exported} → {asked}"] if exported != asked else ())]:
+    exported, planned = launch.exported_network(run, training.config.export), training.config.watch.export
+    if changes := [*changes, *([f"watch.export: {exported} → {planned}"] if exported != planned else ())]:
         raise ValueError(
             f"{training.folder} was trained with other settings than those of {training.system.name}:\n  "
             + "\n  ".join(changes)

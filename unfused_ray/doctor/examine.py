@@ -24,6 +24,7 @@ from unfused_ray.tracking.store import (
     taken_from_environment,
     tracking_uri,
 )
+from unfused_ray.training.runtimes import worker_resources
 
 _ANSWER_SECONDS = 60.0
 _SOME_GPU = 0.001  # a task that reserves no GPU sees none; this little is free even on a node that trains
@@ -105,7 +106,7 @@ def _resources(runtime: RuntimeConfig) -> Iterator[Finding]:
         yield Finding("resources", "ok", f"{now}; the run uses this process alone")
         return
     try:
-        each = cluster.worker_cpus(runtime)
+        each = worker_resources.worker_cpus(runtime)
     except ValueError as error:
         found, _, fix = str(error).partition(": ")
         yield Finding("resources", "problem", found, fix)

@@ -103,7 +103,7 @@ class KeptVectors:
         keeps: False if vectors computed here must not be stored.
     """
 
-    def __init__(self, uri: str, index: ClipIndex, embed: Embed, keeps: bool = True) -> None:
+    def __init__(self, uri: str, index: ClipIndex, embed: Embed, keeps: bool) -> None:
         self._uri, self._index, self._embed, self._keeps = uri, index, embed, keeps
         self._unkept: dict[int, dict[str, np.ndarray]] = {}
 

@@ -22,7 +22,7 @@ def embed_shards(
     index: ClipIndex,
     readout: Readout,
     executor: Executor,
-    tell: Callable[[int], object] = lambda done: None,
+    tell: Callable[[int], object],
 ) -> np.ndarray:
     """Embed every clip of an index, by clip_id: (N, D) float32; a damaged clip is a row of NaN.
 

@@ -47,7 +47,7 @@ def parts_of(missing: Sequence[tuple[Task, System]]) -> list[tuple[Task, list[Sy
 
 
 def fill_cells(
-    missing: Sequence[tuple[Task, System]], fill: Callable[[Task, System], Filled], processes: int = 0
+    missing: Sequence[tuple[Task, System]], fill: Callable[[Task, System], Filled], processes: int
 ) -> Iterator[dict[tuple[str, str], Filled]]:
     """Fill cells in parallel; yield the cells that share their vectors together, as soon as they are done.
 

@@ -20,7 +20,7 @@ from unfused_ray.embedding.waves import embed_spectrograms, spectrograms
 from unfused_ray.evaluation.probes.clips import Labelled
 from unfused_ray.evaluation.probes.probe import validate
 from unfused_ray.evaluation.protocol import load_protocol
-from unfused_ray.evaluation.watched import WatchedTask
+from unfused_ray.evaluation.watched_clips import WatchedTask
 from unfused_ray.models.encoder import AudioNTT2020
 
 RANDOM_SEEDS = (0, 1, 2)

@@ -65,16 +65,16 @@ def run(plan: EvaluationPlan) -> EvaluationTable:
     scored = plan.protocol, plan.tasks, plan.systems, found, plan.reference
     table = EvaluationTable.of(*scored, _near_copies(plan))
     table.save(output)
-    asked = _asked(plan)
-    for task in plan.tasks if asked else ():
-        nearest.write(output, task, {name: found[name, task.name] for name in asked})
+    shown = _shown_with_nearest(plan)
+    for task in plan.tasks if shown else ():
+        nearest.write(output, task, {name: found[name, task.name] for name in shown})
     _draw_watched(plan)
     save(draw_evaluation("Test clips that each system classifies correctly", table), storage.join(output, PICTURE))
     config = plan.config.model_dump(mode="json")
     record = {
         "config": config,
         "environment": environment(),
-        "asked": asked,
+        "asked": shown,
         "encoders": encoders_of(plan.systems, plan.tasks),
         "checksums": {task.name: task.index.checksums for task in plan.tasks},  # cells name clips by number
     }
@@ -172,9 +172,9 @@ def _near_copies(plan: EvaluationPlan) -> list[str]:
         (manifest,) = task.index.manifests
         by_fold = [model for model in models if len({model.uri(round_) for round_ in task.rounds}) > 1]
         all_tested = [split for split in manifest.clips_by_split if role(split) in ("test", "fold")]
-        asked = [(task, all_tested, [model for model in models if model not in by_fold])]
-        asked += [(round_, [fold], by_fold) for fold, round_ in zip(task.folds, task.rounds, strict=False)]
-        for each, splits, rows in asked:
+        checks = [(task, all_tested, [model for model in models if model not in by_fold])]
+        checks += [(round_, [fold], by_fold) for fold, round_ in zip(task.folds, task.rounds, strict=False)]
+        for each, splits, rows in checks:
             uris = {model.name: model.uri(each.rounds[0]) for model in rows}
             sentences += near_copies(each.name, ClipIndex([manifest], splits), uris) if uris else []
     if others := [system.name for system in plan.systems if isinstance(system, EmbedderModel)]:
@@ -183,7 +183,7 @@ def _near_copies(plan: EvaluationPlan) -> list[str]:
     return sentences
 
 
-def _asked(plan: EvaluationPlan) -> list[str]:
+def _shown_with_nearest(plan: EvaluationPlan) -> list[str]:
     """Return the systems whose nearest clips are shown: a random row, then the first models.
 
     The random row is the one with the shape of the last of these models, or else the first random row.

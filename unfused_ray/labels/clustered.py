@@ -24,7 +24,7 @@ class Clustered(LabelSource):
 
     are_renewed = True
 
-    def __init__(self, request: ClusteringRequest, clusterer: Clusterer, rank: int = 0) -> None:
+    def __init__(self, request: ClusteringRequest, clusterer: Clusterer, rank: int) -> None:
         self._request, self._clusterer, self._rank = request, clusterer, rank
         self._num_pushed = 0
         self.collects_in_training = not request.full_pass

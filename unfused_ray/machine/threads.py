@@ -66,7 +66,7 @@ def _quota() -> float | None:
     return None if time_allowed in ("max", "-1") else int(time_allowed) / int(period)
 
 
-def choose_threads(requested: int, processes: int, cores: int, saved: int | None = None) -> int:
+def choose_threads(requested: int, processes: int, cores: int, saved: int | None) -> int:
     """Choose the number of torch threads for each of several equal processes on a machine.
 
     The requested number is taken; otherwise the one that a checkpoint was written with, if there are cores for it;
@@ -78,7 +78,7 @@ def choose_threads(requested: int, processes: int, cores: int, saved: int | None
         requested: value of ``runtime.threads``; 0 leaves the choice to this function.
         processes: number of processes that compute at the same time.
         cores: cores that they may use together, as counted by :func:`usable_cores`.
-        saved: number of threads that the checkpoint to resume from was written with.
+        saved: number of threads that the checkpoint to resume from was written with; None if there is none.
     """
     return requested or (saved if saved and saved * processes <= cores else max(1, cores // processes))
 

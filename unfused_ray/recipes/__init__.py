@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from unfused_ray import storage
 from unfused_ray.config import (
     CompareConfig,
     Config,
@@ -183,8 +184,6 @@ def read_recipe(path: str, kind: type[T]) -> T:
     Raises:
         FileNotFoundError, ValueError: there is no such file, or its configuration is of another job or version.
     """
-    from unfused_ray import storage  # imported here, so that --help need not wait for pyarrow
-
     try:
         return kind.model_validate_json(storage.read_bytes(storage.absolute(path)))
     except ValidationError as error:

@@ -15,30 +15,30 @@ PLACES = ("nearest", "median", "farthest")
 """Clips of a cluster that a page plays."""
 
 
-def refuse_unknown(runs: Sequence[RunReader], asked: Sequence[int]) -> None:
+def refuse_unknown(runs: Sequence[RunReader], requested: Sequence[int]) -> None:
     """Refuse clusters that a run does not have.
 
     Args:
         runs: runs of a page.
-        asked: numbers of clusters, for every run that has clusters; with several heads, of the first.
+        requested: numbers of clusters, for every run that has clusters; with several heads, of the first.
 
     Raises:
         ValueError: a run lacks such a cluster, or has no clip in it, or no run has clusters.
     """
     labelled = [run for run in runs if run.has_assignment]
-    if asked and not labelled:
-        raise ValueError(f"clusters={_listed(asked)}: no run of the page has clusters to listen to")
+    if requested and not labelled:
+        raise ValueError(f"clusters={_listed(requested)}: no run of the page has clusters to listen to")
     for run in labelled:
         labels = run.assignment.labels[0]
         known = np.unique(labels[labels >= 0])
-        if missing := [cluster for cluster in asked if cluster not in known]:
+        if missing := [cluster for cluster in requested if cluster not in known]:
             raise ValueError(
                 f"clusters={_listed(missing)}: {storage.masked(run.uri)} has no such cluster with clips in it; its "
                 f"{len(known)} clusters are numbered {known[0]} to {known[-1]}"
             )
 
 
-def choose(clusters_N: np.ndarray, distances_N: np.ndarray, asked: Sequence[int] = ()) -> dict[int, str]:
+def choose(clusters_N: np.ndarray, distances_N: np.ndarray, requested: Sequence[int] = ()) -> dict[int, str]:
     """Choose at most ``NUM_CLUSTERS`` clusters, and add the requested ones, each with a reason.
 
     These are the most and the least coherent cluster (by mean distance to the centroid), and clusters of evenly spread
@@ -48,7 +48,7 @@ def choose(clusters_N: np.ndarray, distances_N: np.ndarray, asked: Sequence[int]
     Args:
         clusters_N: cluster of each clip; -1 is none.
         distances_N: distance of each clip to its centroid; NaN if unknown.
-        asked: requested clusters, which have clips.
+        requested: clusters to include, which have clips.
 
     Returns:
         The reasons by cluster, the largest cluster first.
@@ -68,7 +68,7 @@ def choose(clusters_N: np.ndarray, distances_N: np.ndarray, asked: Sequence[int]
     names = {0: "the largest", len(spread) - 1: "the smallest", (len(spread) - 1) // 2: "of median size"}
     for place, cluster in enumerate(spread):
         reasons.setdefault(cluster, []).append(names.get(place, ""))
-    for cluster in asked:
+    for cluster in requested:
         reasons.setdefault(cluster, []).insert(0, "asked for")
     ordered = sorted(reasons, key=lambda cluster: (-sizes[cluster], cluster))
     return {cluster: ", ".join(filter(None, reasons[cluster])) for cluster in ordered}

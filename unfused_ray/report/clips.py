@@ -22,14 +22,14 @@ from unfused_ray.runs.reader import RunReader
 _MAX_MEMBERS = 200
 
 
-def clip_seconds(num_runs: int, num_asked: int = 0) -> float:
+def clip_seconds(num_runs: int, num_requested: int = 0) -> float:
     """Return the seconds of each clip for which a page of some runs has room.
 
     Args:
         num_runs: number of runs with clusters.
-        num_asked: number of requested clusters of each run.
+        num_requested: number of requested clusters of each run.
     """
-    return seconds_of_each(max(1, num_runs) * (NUM_CLUSTERS + num_asked) * len(PLACES))
+    return seconds_of_each(max(1, num_runs) * (NUM_CLUSTERS + num_requested) * len(PLACES))
 
 
 @dataclass(frozen=True)
@@ -66,31 +66,31 @@ class _Heard:
         return ids[np.argsort(self.distances[ids], kind="stable")]
 
 
-def clusters_to_hear(run: RunReader, seconds: float, asked: Sequence[int] = ()) -> Section:
+def clusters_to_hear(run: RunReader, seconds: float, requested: Sequence[int]) -> Section:
     """Show the nearest, the median and the farthest clip of some clusters, or why clips cannot be read.
 
     Args:
         run: a run with an assignment; with several heads, the first is used.
         seconds: seconds of each clip.
-        asked: clusters to include, which have clips.
+        requested: clusters to include, which have clips.
     """
     heading = f"Listen to the {view_of(run).group}s"
     try:
-        heard = _hear(run, seconds, asked)
+        heard = _hear(run, seconds, requested)
         clusters = _clusters(heard)
     except (OSError, ValueError) as error:
         return Section(heading, [f"The clips cannot be heard here, because they cannot be read now: {error}"])
     return Section(heading, [_explain(heard)], clusters=clusters)
 
 
-def _hear(run: RunReader, seconds: float, asked: Sequence[int]) -> _Heard:
+def _hear(run: RunReader, seconds: float, requested: Sequence[int]) -> _Heard:
     index = ClipIndex.load(run.config.data, run.config.splits)
     if index.checksums != run.facts["data_checksums"]:
         raise ValueError(f"the clips at {', '.join(run.config.data)} are no longer those that the run was trained on")
     clusters, distances = run.assignment.labels[0], run.assignment.distances[0]
     if view_of(run).has_distances:
-        return _Heard(run, index, choose(clusters, distances, asked), distances, seconds)
-    shown = choose(clusters, np.full(len(clusters), np.nan, np.float32), asked)
+        return _Heard(run, index, choose(clusters, distances, requested), distances, seconds)
+    shown = choose(clusters, np.full(len(clusters), np.nan, np.float32), requested)
     return _Heard(run, index, shown, _measured(run, index, list(shown)), seconds)
 
 
@@ -123,11 +123,11 @@ def _explain(heard: _Heard) -> str:
             f"these labels are not clusters, so distances are to the mean vector of at most {_MAX_MEMBERS} of their "
             f"clips, by the exported {heard.run.config.export}"
         )
-    asked = ", and those asked for" if any("asked for" in why for why in heard.shown.values()) else ""
+    others = ", and those asked for" if any("asked for" in why for why in heard.shown.values()) else ""
     heads = f", of the first of {len(assignment.labels)} heads" if len(assignment.labels) > 1 else ""
     return (
         f"{len(heard.shown)} of {total} {group}s{heads}: {chosen} from the largest to the smallest with at least "
-        f"{len(PLACES)} clips{asked}. Distance: {measure}. Each clip is cut to its first {seconds:.1f} s and coded "
+        f"{len(PLACES)} clips{others}. Distance: {measure}. Each clip is cut to its first {seconds:.1f} s and coded "
         f"with Opus; spectrograms share one scale of colour and time. {view.labels_note.capitalize()}."
     )
 

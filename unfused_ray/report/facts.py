@@ -17,7 +17,7 @@ def standing(run: RunReader) -> dict[str, str]:
     message = f": {status.message}" if status and status.message else ""
     facts = {"state": state(run) + message, "progress": progress(run), "clips": f"{run.num_clips:,}"}
     if run.earlier:
-        facts["begun or continued with"] = run.earlier
+        facts["earlier environments"] = run.earlier
     for metric in view_of(run).metrics:
         for head, (_, values) in curves(run.history(), metric.name).items() if metric.summary else ():
             heading = f"{metric.summary}, {head}" if head else metric.summary

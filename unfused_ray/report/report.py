@@ -27,13 +27,13 @@ _NAMES = ("name", "output")
 """Settings that distinguish runs and change no result."""
 
 
-def write(uris: Sequence[str], output: str, asked: Sequence[int] = ()) -> int:
+def write(uris: Sequence[str], output: str, requested: Sequence[int] = ()) -> int:
     """Make one page of some runs: pre-trainings, distillations, evaluations and sweeps.
 
     Args:
         uris: folders of the runs.
         output: path or URI of the page.
-        asked: numbers of clusters to include among those to listen to, for every run that has clusters.
+        requested: numbers of clusters to include among those to listen to, for every run that has clusters.
 
     Returns:
         Size of the page in bytes.
@@ -42,29 +42,29 @@ def write(uris: Sequence[str], output: str, asked: Sequence[int] = ()) -> int:
         ValueError: no folder is given, a folder holds no run, or a run lacks a requested cluster.
         OSError: a run cannot be read, or the page cannot be written.
     """
-    html = to_html(uris, asked).encode()
+    html = to_html(uris, requested).encode()
     if len(html) > _MANY_BYTES:
         logger.warning("the page has %.1f MB: a phone may be slow with it, name fewer runs", len(html) / 1e6)
     storage.write_bytes(output, html)
     return len(html)
 
 
-def to_html(uris: Sequence[str], asked: Sequence[int] = ()) -> str:
+def to_html(uris: Sequence[str], requested: Sequence[int] = ()) -> str:
     """Return the HTML of one page of some runs; arguments and errors are those of :func:`write`."""
     if not uris:
         raise ValueError("no run is named: give the folders of one or several runs")
     kinds = {uri: kind_of(uri) for uri in dict.fromkeys(uris)}
     runs = {uri: RunReader(uri) for uri, kind in kinds.items() if kind == RECORD}
-    asked = tuple(dict.fromkeys(asked))
-    refuse_unknown(list(runs.values()), asked)
+    requested = tuple(dict.fromkeys(requested))
+    refuse_unknown(list(runs.values()), requested)
     compared = _alike(list(runs.values()))
-    seconds = clip_seconds(sum(run.has_assignment for run in runs.values()), len(asked))
+    seconds = clip_seconds(sum(run.has_assignment for run in runs.values()), len(requested))
     chapters = []
     for uri, kind in kinds.items():
         logger.info("reading %s", storage.masked(uri))
         if kind == RECORD:
             is_compared = any(runs[uri] in alike for alike in compared.values())
-            chapters.append(training_chapter(runs[uri], seconds, is_compared, asked))
+            chapters.append(training_chapter(runs[uri], seconds, is_compared, requested))
         elif kind == SWEEP:
             from unfused_ray.report.sweep import sweep_chapter  # here, because it imports Ray Tune, which takes seconds
 

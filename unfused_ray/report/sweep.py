@@ -62,7 +62,7 @@ def sweep_chapter(uri: str) -> Chapter:
         "time": f"{sum(each.seconds for each in records) / 60:.1f} min of training and scoring, over all trials",
     }
     if earlier := earlier_in_words(record):
-        facts["begun or continued with"] = earlier
+        facts["earlier environments"] = earlier
     sections = [_nothing()] if not records else _sections(config, records, record)
     environment = {**record["environment"], **settings(record["facts"])}
     folder = storage.join(uri, "table")

@@ -22,14 +22,14 @@ KINDS = {"pretrain": "pre-training", "distill": "distillation"}
 """Kind of a chapter, by the stage of its run."""
 
 
-def training_chapter(run: RunReader, seconds: float, is_compared: bool, asked: Sequence[int] = ()) -> Chapter:
+def training_chapter(run: RunReader, seconds: float, is_compared: bool, requested: Sequence[int]) -> Chapter:
     """Make the chapter of a training run.
 
     Args:
         run: the run, finished or not.
         seconds: seconds of each clip to listen to.
         is_compared: True if its curves are elsewhere, beside those of other runs.
-        asked: clusters to include among those to listen to, which have clips.
+        requested: clusters to include among those to listen to, which have clips.
     """
     sections = []
     if is_compared:
@@ -47,7 +47,7 @@ def training_chapter(run: RunReader, seconds: float, is_compared: bool, asked: S
         sections.append(watched_section("While it trained", {"": watched}))
     if run.has_assignment:
         sections.append(_sizes(run))
-        sections.append(clusters_to_hear(run, seconds, asked))
+        sections.append(clusters_to_hear(run, seconds, requested))
     facts = {**standing(run), "started": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(run.created))}
     environment = {"run id": run.id, **run.environment, **settings(run.facts), **_last_start(run.uri)}
     config = settings(run.config.model_dump(mode="json"))

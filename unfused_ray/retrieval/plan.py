@@ -149,8 +149,8 @@ def _existing(config: IndexConfig) -> IndexManifest | None:
 
 def _refuse_other_settings(config: IndexConfig, before: IndexManifest) -> None:
     """Refuse to add to an index, or to remove from it, with other settings than those it was made with."""
-    asked = settings_of(config)
-    others = [(name.replace("_", "-"), value) for name, value in before.settings.items() if asked.get(name) != value]
+    settings = settings_of(config)
+    others = [(name.replace("_", "-"), value) for name, value in before.settings.items() if settings.get(name) != value]
     if others:
         own = " ".join(f"--{name} {value}" for name, value in others)
         raise ValueError(f"{config.output} was made with other settings: to add to it or to remove from it, give {own}")

@@ -21,6 +21,6 @@ class Status:
     lost_metrics: int = 0
     """Number of this start's metrics that did not reach the tracking server."""
 
-    def as_asked(self, last_epoch: int) -> bool:
+    def ended_as_planned(self, last_epoch: int) -> bool:
         """Return True if the run ended as planned: at its end, or after ``last_epoch`` epochs."""
         return self.state == "finished" or (self.state, self.epoch, self.step) == ("stopped", last_epoch, 0)

@@ -6,13 +6,16 @@ import json
 import logging
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
 
 from unfused_ray import storage
 from unfused_ray.runs.checkpoints import CheckpointStore, Position
+from unfused_ray.storage import writing
 
 
 @pytest.fixture(params=["disk", "object store"])
@@ -97,17 +100,17 @@ def test_a_checkpoint_does_not_count_before_its_manifest_which_is_written_last(
 ) -> None:
     store = CheckpointStore(run_uri)
     write(store, Position(0, 1))
-    write_bytes = storage.write_bytes
+    open_output = writing.open_output
     for allowed in range(4):  # the process ends before bank, model, details or manifest is written
         left = iter(range(allowed))
 
-        def write_or_end(uri: str, data: bytes, left=left) -> None:
+        def open_or_end(uri: str, left=left) -> AbstractContextManager[IO[bytes]]:
             if next(left, None) is None:
                 raise KeyboardInterrupt
-            write_bytes(uri, data)
+            return open_output(uri)
 
         with monkeypatch.context() as patch:
-            patch.setattr(storage, "write_bytes", write_or_end)
+            patch.setattr(writing, "open_output", open_or_end)
             with pytest.raises(KeyboardInterrupt):
                 write(store, Position(0, 2))
         assert found(store) == Position(0, 1)

@@ -104,7 +104,7 @@ def trains_in_held_out(paths: Collection[str]) -> Notes:
     return Counter({Note("look again", text, held_out=True): 1})
 
 
-def splits_of_paths(paths: Sequence[str], own: str = "") -> tuple[list[str], Notes]:
+def splits_of_paths(paths: Sequence[str], own: str) -> tuple[list[str], Notes]:
     """Return the splits of clips by the folders in their paths, or, if no folder gives one, by file names; "" if none.
 
     Nothing is taken if "train" is the only split found and some paths lack it: it may be a class (trains passing by).
@@ -139,7 +139,7 @@ def splits_of_paths(paths: Sequence[str], own: str = "") -> tuple[list[str], Not
     return [""] * len(paths), notes
 
 
-def labels_of_folders(paths: Sequence[str], own: str = "") -> list[str]:
+def labels_of_folders(paths: Sequence[str], own: str) -> list[str]:
     """Return the innermost folder in each path that was not taken for a split; "" if there is none.
 
     As for splits, "train" is a class if it is the only split found and some paths lack it.

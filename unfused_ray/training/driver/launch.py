@@ -16,7 +16,7 @@ from unfused_ray.data.shards.format import Statistics
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.shards.statistics import compute_statistics
 from unfused_ray.data.stream.plan import Planner
-from unfused_ray.evaluation.watched import watched_tasks
+from unfused_ray.evaluation.watched_clips import watched_tasks
 from unfused_ray.home import home
 from unfused_ray.lease import Lease, refuse_lost, user
 from unfused_ray.models.export import DESCRIPTION

@@ -76,7 +76,7 @@ def supervise(
     else:
         status = Status("failed", *reached, outcome.message) if outcome.state == "failed" else outcome
     run.write_status(status)
-    word = "FINISHED" if status.as_asked(last_epoch) else "KILLED" if status.state == "stopped" else "FAILED"
+    word = "FINISHED" if status.ended_as_planned(last_epoch) else "KILLED" if status.state == "stopped" else "FAILED"
     unsent = coordinator.close(word)
     _tell(coordinator.progress(), told)
     if unsent:

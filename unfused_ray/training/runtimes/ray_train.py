@@ -30,6 +30,7 @@ from unfused_ray.runs.status import Status
 from unfused_ray.tracking.mlflow import TrackedRun
 from unfused_ray.training.coordinator import CoordinatorClient
 from unfused_ray.training.job import TrainingJob
+from unfused_ray.training.runtimes import worker_resources
 from unfused_ray.training.runtimes.remote_coordinator import start_coordinator
 from unfused_ray.training.runtimes.runtime import Resources, Runtime, StartedTraining, T
 from unfused_ray.training.runtimes.worker_group import (
@@ -54,12 +55,12 @@ class RayTrain(Runtime):
 
     def describe(self, config: RuntimeConfig) -> dict[str, str]:
         """Return the workers and the resources of each."""
-        cpus = cluster.worker_cpus(config)
+        cpus = worker_resources.worker_cpus(config)
         return {"workers": f"{config.num_workers} × {cpus:g} CPU, {config.gpus_per_worker:g} GPU"}
 
     def refuse_impossible(self, config: RuntimeConfig) -> None:
         """Refuse several workers on one GPU, whatever resources the cluster has."""
-        cluster.refuse_shared_gpus(config)
+        worker_resources.refuse_shared_gpus(config)
 
     def uses_gpus(self, config: RuntimeConfig) -> bool:
         """Return True if each worker asks for a GPU or a share of one."""
@@ -69,7 +70,7 @@ class RayTrain(Runtime):
         """Return the resources of the cluster, and those that the workers leave."""
         cpus = cluster.capacity()["CPU"]
         nodes = sum(node["Alive"] for node in ray.nodes())
-        left = cpus - config.num_workers * cluster.worker_cpus(config)
+        left = cpus - config.num_workers * worker_resources.worker_cpus(config)
         return Resources(config.num_workers, nodes, cpus, left)
 
     @contextmanager
@@ -80,7 +81,7 @@ class RayTrain(Runtime):
         with cluster.session():
             start_times.reach("Ray started")
             cluster.refuse_local_paths({**sources, "output": (run_uri,)})
-            cluster.worker_cpus(config)
+            worker_resources.worker_cpus(config)
             if config.gpus_per_worker and (reason := _on_a_gpu(config, reason_without_gpu)):
                 raise ValueError(
                     f"runtime.gpus_per_worker={config.gpus_per_worker:g}: a node of the cluster has a GPU that torch "
@@ -115,7 +116,7 @@ class RayTrain(Runtime):
             warn_of_load(runtime, runtime.num_workers, saved)
         plan, request = job.clustering_plan(), job.stage.clustering
         if request is not None:
-            cluster.refuse_few_gpus(runtime, request.num_shards, request.gpus_per_shard)
+            worker_resources.refuse_few_gpus(runtime, request.num_shards, request.gpus_per_shard)
         coordinator, actor = start_coordinator(tracked, job.first_step(job.resume_point))
         assignment = start_assignment_actor(plan, request.num_shards) if plan and request else None
         try:
@@ -156,7 +157,7 @@ def _fit(job: TrainingJob, coordinator: CoordinatorClient, assignment: ray.actor
             scaling_config=ScalingConfig(
                 num_workers=runtime.num_workers,
                 use_gpu=runtime.gpus_per_worker > 0,
-                resources_per_worker={"CPU": cluster.worker_cpus(runtime)}
+                resources_per_worker={"CPU": worker_resources.worker_cpus(runtime)}
                 | ({"GPU": runtime.gpus_per_worker} if runtime.gpus_per_worker else {}),
             ),
             # Ray Train's own book-keeping is not used: checkpoints are the project's, and the coordinator gives up a

@@ -97,7 +97,7 @@ class Watcher:
     def _begin(self, encoder: AudioNTT2020) -> Callable[[AudioNTT2020], list[float]]:
         """Read the clips and score the random networks, once; return a function that gives all scores."""
         from unfused_ray.evaluation.watch import Watch  # here: only a watched run needs scikit-learn
-        from unfused_ray.evaluation.watched import watched_tasks
+        from unfused_ray.evaluation.watched_clips import watched_tasks
 
         front_end = self._config.front_end
         watch = Watch(watched_tasks(self._config.watch, front_end), front_end, self._device)

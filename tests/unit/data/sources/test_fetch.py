@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from unfused_ray.data.sources.hub_parquet import list_parquet
 from unfused_ray.data.sources.items import Listing
 from unfused_ray.data.sources.pieces import Piece, pieces
 from unfused_ray.data.sources.tar import list_tar
+from unfused_ray.storage import file_systems
 
 
 def unreadable_file(path: Path) -> Path:
@@ -74,12 +76,14 @@ def test_local_archives_that_cannot_be_read_are_set_aside(tmp_path: Path, list_f
         assert len(listing.items) == 0
 
 
-@pytest.mark.parametrize("fails", ["open_input", "_connect"])
-def test_a_store_that_does_not_answer_is_no_reason_of_a_clip(monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+@pytest.mark.parametrize(("module", "fails"), [(storage, "open_input"), (file_systems, "_connect")])
+def test_a_store_that_does_not_answer_is_no_reason_of_a_clip(
+    monkeypatch: pytest.MonkeyPatch, module: ModuleType, fails: str
+) -> None:
     def gone(*args: object) -> None:
         raise OSError("no connection")
 
-    monkeypatch.setattr(storage, fails, gone)
+    monkeypatch.setattr(module, fails, gone)
     with pytest.raises(OSError, match="no connection"):
         ends([{"key": "k", "uri": "s3://bucket/k.wav"}])
     with pytest.raises((OSError, ValueError), match="no connection"):

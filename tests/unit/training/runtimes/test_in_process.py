@@ -37,9 +37,9 @@ changes["front_end.f_max"] = 7000.0  # statistics that are unknown
 changes |= {"epochs": 2, "stop_after": 1}  # no pictures are drawn of what goes on
 teacher = unfused_ray.recipe("pretrain/tiny", {**changes, "output": f"{folder}/teacher"})
 describe(check(teacher))
-assert unfused_ray.pretrain(teacher).status.as_asked(1)
+assert unfused_ray.pretrain(teacher).status.ended_as_planned(1)
 student = unfused_ray.distill("tiny", **changes, output=f"{folder}/student", teacher=f"{folder}/teacher")
-assert student.status.as_asked(1)
+assert student.status.ended_as_planned(1)
 encoder = unfused_ray.load_student(student.folder)
 assert encoder.embed(np.zeros(16_000, np.float32), 16_000).isfinite().all()
 vectors = embed_clips(encoder, ClipIndex.load((source,), teacher.splits), np.arange(5))

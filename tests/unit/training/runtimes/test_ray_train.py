@@ -27,7 +27,7 @@ from unfused_ray.runs.checkpoints import CheckpointStore, Position
 from unfused_ray.runs.resume import find_fork_point, find_resume_point
 from unfused_ray.runs.start_times import StartTimes
 from unfused_ray.training.job import TrainingJob
-from unfused_ray.training.runtimes import ray_train, remote_coordinator
+from unfused_ray.training.runtimes import ray_train, remote_coordinator, worker_resources
 from unfused_ray.training.runtimes.ray_train import RayTrain, _WorkerMain
 from unfused_ray.training.runtimes.remote_coordinator import CoordinatorActor
 from unfused_ray.training.runtimes.worker_group import is_lost_node
@@ -154,7 +154,7 @@ def test_drained_nodes_are_watched_for_where_there_are_others(
 def _without_cluster(monkeypatch: pytest.MonkeyPatch, is_one_machine: bool) -> None:
     monkeypatch.setattr(ray_train, "make_dataset", MagicMock())
     monkeypatch.setattr(cluster, "is_one_machine", lambda: is_one_machine)
-    monkeypatch.setattr(cluster, "worker_cpus", lambda runtime: 1.0)
+    monkeypatch.setattr(worker_resources, "worker_cpus", lambda runtime: 1.0)
 
 
 def test_the_controller_hears_of_an_actor_that_a_worker_has_lost(
@@ -194,8 +194,8 @@ def test_a_clusters_gpu_that_torch_cannot_use_is_refused_before_workers_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_train, "RayTasks", lambda gpus: InThisProcess())
-    for name, value in {"session": nullcontext, "worker_cpus": lambda config: 1.0}.items():
-        monkeypatch.setattr(cluster, name, value)
+    monkeypatch.setattr(worker_resources, "worker_cpus", lambda config: 1.0)
+    monkeypatch.setattr(cluster, "session", nullcontext)
     monkeypatch.setattr(cluster, "refuse_local_paths", lambda fields: None)
     opened = RayTrain().session(RuntimeConfig(gpus_per_worker=1), {}, str(tmp_path), StartTimes())
     with (
@@ -208,8 +208,8 @@ def test_a_clusters_gpu_that_torch_cannot_use_is_refused_before_workers_start(
 def test_a_cluster_whose_gpus_nobody_asks_for_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name, value in {"session": nullcontext, "worker_cpus": lambda config: 1.0}.items():
-        monkeypatch.setattr(cluster, name, value)
+    monkeypatch.setattr(worker_resources, "worker_cpus", lambda config: 1.0)
+    monkeypatch.setattr(cluster, "session", nullcontext)
     monkeypatch.setattr(cluster, "refuse_local_paths", lambda fields: None)
     for gpus, said in ((0, ""), (4, "the cluster has 4 GPUs: --runtime.gpus-per-worker 1 gives one to each worker")):
         monkeypatch.setattr(cluster, "capacity", lambda gpus=gpus: {"CPU": 8.0, **({"GPU": gpus} if gpus else {})})

@@ -28,7 +28,7 @@ from unfused_ray.evaluation.protocol import load_protocol
 from unfused_ray.evaluation.systems import RandomNetwork, System, TrainedModel
 from unfused_ray.evaluation.tasks import load_task
 from unfused_ray.evaluation.watch import Watch
-from unfused_ray.evaluation.watched import choose_clips, watched_tasks
+from unfused_ray.evaluation.watched_clips import choose_clips, watched_tasks
 from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.models.export import read_description
 from unfused_ray.runs.watched import has_ended_early, names, watched_curves

@@ -48,7 +48,7 @@ TASKS: dict[str, LapeTask] = {
 """LAPE tasks by code, in the order of the paper's table."""
 
 
-def data_root(root: str = "") -> str:
+def data_root(root: str) -> str:
     """Return the folder that holds the data sets: ``root``, or else the value of the environment variable.
 
     Raises:

@@ -20,6 +20,7 @@ from moto.s3.exceptions import S3ClientError
 from moto.s3.models import S3Backend
 
 from unfused_ray import storage
+from unfused_ray.storage import unfinished
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -165,7 +166,7 @@ def test_what_a_killed_writer_leaves_is_not_listed_and_can_be_removed(tmp_path: 
     with storage.open_output(str(tmp_path / "file")) as output:
         (leftover,) = tmp_path.iterdir()
         output.write(b"1")
-        monkeypatch.setattr(storage, "_OF_THIS_PROCESS", "0" * 16)  # as if seen by another process
+        monkeypatch.setattr(unfinished, "_OF_THIS_PROCESS", "0" * 16)  # as if seen by another process
         leftover_name = leftover.name
     (tmp_path / leftover_name).write_bytes(b"half")
     (tmp_path / ".hidden.tmp").write_bytes(b"the user's own")
