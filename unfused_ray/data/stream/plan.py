@@ -19,9 +19,11 @@ from unfused_ray.config import BatchConfig
 from unfused_ray.data.shards.index import ClipIndex, Unit
 
 BLOCKS_PER_TASK = 4
-# Planning a Ray read task costs about 1 ms, and an execution 0.7 s of CPU time whatever its size (both measured). So
-# short passes share an execution, and a long one takes several.
+# Planning a Ray read task costs about 1 ms (measured), so a long pass takes several executions.
 MAX_TASKS_PER_EXECUTION = 256
+# An execution costs 0.7 s of CPU time whatever its size (measured), so short passes share one. It is not longer,
+# because Ray Data may read all of it ahead: half a gigabyte of crops, if the blocks are those of the papers' recipes.
+MAX_TASKS_OF_SHORT_PASSES = 64
 
 
 @dataclass(frozen=True)
@@ -104,24 +106,30 @@ class Planner:
         return clips // per_step if kind == "train" else -(-clips // per_step)
 
     def executions(self, passes: Iterable[Pass], max_tasks: int = MAX_TASKS_PER_EXECUTION) -> Iterator[Execution]:
-        """Lay passes end to end, and cut them into executions of at most ``max_tasks`` read tasks, but whole steps."""
-        per_step = self.batch.blocks_per_step
-        segments: list[Segment] = []
-        tasks = 0
+        """Divide passes into executions, in order: several whole passes while they are short, or a part of a longer one
+        of at most ``max_tasks`` read tasks, but at least a step."""
+        shared: list[Segment] = []
+        shared_tasks = 0
         for pass_ in passes:
-            step, last = pass_.first_step, self.num_steps(pass_.kind)
-            while step < last:
-                steps = min(last - step, (max_tasks - tasks) * BLOCKS_PER_TASK // per_step)
-                if steps < 1 and segments:
-                    yield tuple(segments)
-                    segments, tasks = [], 0
-                    continue
-                steps = max(1, steps)
-                segments.append(Segment(Pass(pass_.kind, pass_.epoch, step), steps))
-                tasks += -(-steps * per_step // BLOCKS_PER_TASK)
-                step += steps
-        if segments:
-            yield tuple(segments)
+            whole = Segment(pass_, self.num_steps(pass_.kind) - pass_.first_step)
+            tasks = self._num_tasks(whole.num_steps)
+            if shared and shared_tasks + tasks > min(max_tasks, MAX_TASKS_OF_SHORT_PASSES):
+                yield tuple(shared)
+                shared, shared_tasks = [], 0
+            if tasks <= max_tasks:
+                shared.append(whole)
+                shared_tasks += tasks
+                continue
+            longest = max(1, max_tasks * BLOCKS_PER_TASK // self.batch.blocks_per_step)
+            last = self.num_steps(pass_.kind)
+            for step in range(pass_.first_step, last, longest):
+                yield (Segment(Pass(pass_.kind, pass_.epoch, step), min(longest, last - step)),)
+        if shared:
+            yield tuple(shared)
+
+    def _num_tasks(self, num_steps: int) -> int:
+        """Return the number of read tasks of a segment."""
+        return -(-num_steps * self.batch.blocks_per_step // BLOCKS_PER_TASK)
 
     def read_tasks(self, segment: Segment, blocks_per_task: int = BLOCKS_PER_TASK) -> list[ReadTask]:
         """Cut the steps of a segment into read tasks of consecutive blocks."""

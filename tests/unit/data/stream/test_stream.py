@@ -27,7 +27,16 @@ from unfused_ray.config import BatchConfig, CropConfig
 from unfused_ray.data.shards.format import Manifest, Shard
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream import prefetch
-from unfused_ray.data.stream.plan import BLOCKS_PER_TASK, UNREAD, Execution, Pass, Planner, ReadTask, Segment, row_order
+from unfused_ray.data.stream.plan import (
+    MAX_TASKS_OF_SHORT_PASSES,
+    UNREAD,
+    Execution,
+    Pass,
+    Planner,
+    ReadTask,
+    Segment,
+    row_order,
+)
 from unfused_ray.data.stream.prefetch import LocalSource, Prefetcher
 from unfused_ray.data.stream.ray_source import RaySource, execution_options, from_table, make_dataset, to_table
 from unfused_ray.data.stream.read import Block, BlockReader
@@ -86,8 +95,8 @@ def test_plan_covers_the_clips_and_a_restart_is_the_tail(
     assert planned_ids(planner, Pass("train", epoch, step), per_task) == train[step * batch.clips_per_step :]
 
 
-@given(st.integers(1, 6), st.integers(1, 40), st.lists(st.booleans(), min_size=1, max_size=6), st.data())
-def test_executions_are_the_passes_cut_where_they_are_full(
+@given(st.integers(1, 6), st.integers(1, 99), st.lists(st.booleans(), min_size=1, max_size=12), st.data())
+def test_executions_are_short_passes_together_or_parts_of_long_ones(
     per_step: int, max_tasks: int, trained: list[bool], data: st.DataObject
 ) -> None:
     planner = Planner(ClipIndex([manifest([[200]])]), 3, BatchConfig(block=2, blocks_per_step=per_step))
@@ -95,7 +104,7 @@ def test_executions_are_the_passes_cut_where_they_are_full(
     passes[0] = replace(passes[0], first_step=data.draw(st.integers(0, planner.num_steps(passes[0].kind) - 1)))
     executions = list(planner.executions(passes, max_tasks))
     steps = [
-        Pass(part.pass_.kind, part.pass_.epoch, part.pass_.first_step + step)
+        replace(part.pass_, first_step=part.pass_.first_step + step)
         for execution in executions
         for part in execution
         for step in range(part.num_steps)
@@ -105,11 +114,18 @@ def test_executions_are_the_passes_cut_where_they_are_full(
         for pass_ in passes
         for step in range(pass_.first_step, planner.num_steps(pass_.kind))
     ]
-    tasks = [[len(planner.read_tasks(part)) for part in execution] for execution in executions]
-    of_a_step = -(-per_step // BLOCKS_PER_TASK)
-    assert all(sum(each) <= max_tasks or each == [of_a_step] for each in tasks)
-    # Every execution but the last is full: not even one more step would have fitted.
-    assert all(sum(each) + of_a_step > max_tasks for each in tasks[:-1])
+
+    def num_tasks(*segments: Segment) -> int:
+        return sum(len(planner.read_tasks(segment)) for segment in segments)
+
+    for execution, following in itertools.pairwise([*executions, ()]):
+        if len(execution) == 1:
+            assert num_tasks(*execution) <= max_tasks or execution[0].num_steps == 1
+        else:
+            assert num_tasks(*execution) <= min(max_tasks, MAX_TASKS_OF_SHORT_PASSES)
+            assert all(part.pass_ in passes for part in execution)
+        if following and following[0].pass_ in passes and execution[-1].pass_ in passes:
+            assert num_tasks(*execution, following[0]) > min(max_tasks, MAX_TASKS_OF_SHORT_PASSES)
 
 
 def test_epochs_differ(index: ClipIndex) -> None:
@@ -349,7 +365,7 @@ def assert_same_blocks(one: list[Block], other: list[Block]) -> None:
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
-@pytest.mark.parametrize(("max_tasks", "num_executions"), [(1, 8), (2, 4), (256, 1)])
+@pytest.mark.parametrize(("max_tasks", "num_executions"), [(1, 8), (2, 5), (256, 1)])
 def test_ray_gives_the_same_global_batches_to_any_number_of_consumers(
     ray_session: None, index: ClipIndex, world: int, max_tasks: int, num_executions: int
 ) -> None:
@@ -366,7 +382,7 @@ def test_ray_does_not_cut_the_blocks_of_a_plan_of_many_tasks(ray_session: None, 
     """By default Ray Data cuts the blocks of a dataset with fewer than 200 read tasks into more blocks."""
     index = ClipIndex([write_source(tmp_path, [[785, 785]], lengths=(800,))])
     planner = Planner(index, 5, BATCH)
-    found = stream_through_ray(planner, reader(), 2, [Pass("embed", 0), Pass("train", 0)])[1]
+    found = stream_through_ray(planner, reader(), 2, [Pass("embed", 0), Pass("train", 0)], num_executions=2)[1]
     assert_same_blocks(found, list(LocalSource(planner, reader()).blocks(Pass("train", 0))))
 
 
