@@ -35,7 +35,7 @@ demo: venv
 	$(BIN)/unfused-ray prepare --source recordings/drums.tar --output $(SHARDS)/drums
 	$(BIN)/unfused-ray prepare --source recordings/languages.tar --output $(SHARDS)/languages
 	$(BIN)/unfused-ray pretrain demo --data $(SHARDS)/drums $(SHARDS)/languages \
-		--watch.data $(SHARDS)/drums $(SHARDS)/languages --watch.every 7
+		--watch.data $(SHARDS)/drums $(SHARDS)/languages --watch.every 7 --runtime.num-workers 2
 	$(BIN)/unfused-ray distill demo-drums --data $(SHARDS)/drums --teacher $(RUNS)/demo \
 		--watch.data $(SHARDS)/drums --watch.every 10
 	$(BIN)/unfused-ray distill demo-languages --data $(SHARDS)/languages --teacher $(RUNS)/demo \
