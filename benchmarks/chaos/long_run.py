@@ -6,8 +6,8 @@ It runs jobs/pretrain.py as a user does, with two workers, two assignment shards
 demo's length, so that an epoch ends every few seconds, with its checkpoint, clustering and new stream. When the minutes
 are over, the run gets SIGTERM. Memory is the part that a process shares with no other (RSS without the object store's
 mapped pages), summed over the processes of a kind. Ray itself keeps a record of every task and of every execution of a
-data set, and each epoch is such an execution. This growth is reported per epoch and not judged: the GCS and agents
-("Ray itself") and Ray Data's own actors ("other Ray workers").
+data set, which several short epochs share. This growth is reported per epoch and not judged: the GCS and agents ("Ray
+itself") and Ray Data's own actors ("other Ray workers").
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class SpeakerEncoder(torch.nn.Module):
     """
 
     sample_rate = 16_000
-    version = "Resemblyzer 0.1.4"
+    version = "Resemblyzer 0.1.4, loud clips as they are"  # before, all clips were scaled to the level
     num_parameters = 1_423_616
     window = 160
     """Frames of 10 ms that a vector is made from."""

@@ -1,7 +1,7 @@
 """The coordinator of a run, on the driver's node: stream position, request to stop, progress, and tracking.
 
 Workers report to the coordinator and learn from it whether to stop. The driver reads progress from it and asks it to
-stop. The stream asks it which part of which pass to read. With a worker group the coordinator lives in an actor, and
+stop. The stream asks it which parts of which passes to read. With a worker group the coordinator lives in an actor, and
 driver, workers and stream each hold a :class:`~unfused_ray.training.runtimes.remote_coordinator.RemoteCoordinator` in
 its place.
 """

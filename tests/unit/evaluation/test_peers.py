@@ -62,6 +62,11 @@ def test_the_speaker_encoder_raises_quiet_clips_to_its_level_and_leaves_loud_one
     assert level @ other < 0.95
 
 
+def test_vectors_of_the_speaker_encoder_from_before_loud_clips_stayed_are_not_used() -> None:
+    """Stored vectors and cells are keyed by the version; those had "Resemblyzer 0.1.4"."""
+    assert SpeakerEncoder.version != "Resemblyzer 0.1.4"
+
+
 @pytest.mark.parametrize("note", [57, 64, 69])
 def test_the_pitch_encoder_hears_the_note(note: int) -> None:
     """In the mean, numbers 0 to 87 are onsets of piano keys from MIDI note 21 on, 88 to 175 are sounding notes."""

@@ -21,8 +21,8 @@ from unfused_ray.data.shards.index import ClipIndex, Unit
 BLOCKS_PER_TASK = 4
 # Planning a Ray read task costs about 1 ms (measured), so a long pass takes several executions.
 MAX_TASKS_PER_EXECUTION = 256
-# An execution costs 0.7 s of CPU time whatever its size (measured), so short passes share one. It is not longer,
-# because Ray Data may read all of it ahead: half a gigabyte of crops, if the blocks are those of the papers' recipes.
+# An execution costs 0.7 s of CPU time whatever its size (measured), so short passes share one, up to this number of
+# tasks: Ray Data may read all of them ahead, half a gigabyte for blocks of 64 clips with one crop of 0.95 s.
 MAX_TASKS_OF_SHORT_PASSES = 64
 
 

@@ -182,10 +182,11 @@ class RaySource:
             for segment in execution:
                 for block in self._segment(segment, tables):
                     yield wanted[0], block
+                # Before the pass ends, because a worker ends with its last pass, perhaps while it waits for Ray Data.
+                if segment is execution[-1] and next(tables, None) is not None:
+                    raise RuntimeError(f"rank {self.rank} received more blocks than the plan has up to {segment}")
                 if segment.pass_.first_step + segment.num_steps == self.planner.num_steps(segment.pass_.kind):
                     yield wanted.popleft(), None
-            if next(tables, None) is not None:
-                raise RuntimeError(f"rank {self.rank} received more blocks than the plan has up to {execution[-1]}")
 
     def _segment(self, segment: Segment, tables: Iterator[pa.Table]) -> Iterator[Block]:
         """Yield this rank's blocks of a segment."""

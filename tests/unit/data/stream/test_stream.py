@@ -386,6 +386,28 @@ def test_ray_does_not_cut_the_blocks_of_a_plan_of_many_tasks(ray_session: None, 
     assert_same_blocks(found, list(LocalSource(planner, reader()).blocks(Pass("train", 0))))
 
 
+@pytest.mark.parametrize(
+    ("delivered", "words"),
+    [
+        ([0, 1, 2, 3, 4, 5, 6], "received nothing of .* where the plan has block 7"),
+        ([0, 2, 1, 3, 4, 5, 6, 7], "received block 2 of .* where the plan has block 1"),
+        ([0, 1, 2, 3, 4, 5, 6, 7, 7], "received more blocks than the plan has"),
+    ],
+)
+def test_other_blocks_than_the_plan_has_are_an_error_before_their_pass_ends(
+    index: ClipIndex, delivered: list[int], words: str
+) -> None:
+    """After the end of the last pass, nobody would hear of it."""
+    planner, pass_ = Planner(index, 5, BATCH), Pass("train", 0)
+    planned = list(LocalSource(planner, reader()).blocks(pass_))
+    iterator: Any = SimpleNamespace(iter_batches=lambda **options: [to_table(planned[i], pass_) for i in delivered])
+    stream = RaySource(iterator, planner, SAMPLES, 0, 1, lambda execution: None).stream([pass_])
+    found: list[Block | None] = []
+    with pytest.raises(RuntimeError, match=words):
+        found.extend(block for _, block in stream)
+    assert len(planned) == 8 and None not in found
+
+
 @dataclass(frozen=True)
 class DyingReader(BlockReader):
     """A reader that kills its own process the first two times it is used."""
