@@ -121,10 +121,10 @@ class Consumer:
     def __init__(
         self, iterator: ray.data.DataIterator, planner: Planner, rank: int, world: int, position: ray.actor.ActorHandle
     ) -> None:
-        def set_position(execution: Execution) -> None:
+        def set_execution(execution: Execution) -> None:
             ray.get(position.set.remote(execution))
 
-        self.source = RaySource(iterator, planner, SAMPLES, rank, world, set_position)
+        self.source = RaySource(iterator, planner, SAMPLES, rank, world, set_execution)
 
     def epoch(self, number: int) -> tuple[int, float]:
         """Run an epoch, as a :data:`Contender`."""

@@ -78,21 +78,21 @@ def best_look(history: History, config: WatchConfig) -> Look | None:
 def has_ended_early(history: History, config: WatchConfig) -> bool:
     """Return True if as many looks in a row as the patience allows were no better than an earlier one.
 
-    Only looks in rhythm count, so that a run that was stopped and resumed ends where one that was not does.
+    Only regular looks count, so that a run that was stopped and resumed ends where one that was not does.
     """
-    regular = in_rhythm(history, config)
+    regular = regular_epochs(history, config)
     best = best_look(regular, config)
     if not config.patience or best is None:
         return False
     return sum(look.epoch > best.epoch for look in looks(regular, config)) >= config.patience
 
 
-def in_rhythm(history: History, config: WatchConfig) -> list[Mapping[str, float]]:
+def regular_epochs(history: History, config: WatchConfig) -> list[Mapping[str, float]]:
     """Return the epochs that have a look wherever the run ends: the first, and every ``every`` epochs."""
-    return [entry for entry in history if is_in_rhythm(int(entry["epoch"]), config)]
+    return [entry for entry in history if is_regular(int(entry["epoch"]), config)]
 
 
-def is_in_rhythm(epoch: int, config: WatchConfig) -> bool:
+def is_regular(epoch: int, config: WatchConfig) -> bool:
     """Return True for an epoch, counted from 0, that has a look wherever the run ends."""
     return epoch % config.every == 0
 

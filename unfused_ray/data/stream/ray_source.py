@@ -1,7 +1,7 @@
 """Streams blocks to a worker group with Ray Data: the only module of this room that imports Ray.
 
 Ray Data asks a :class:`Datasource` for its read tasks at every execution, after all ranks have arrived. The Datasource
-here then asks the run which segments of passes it wants (``position``), and plans exactly those. No order is saved, no
+here then asks the run which segments of passes it wants (``execution``), and plans exactly those. No order is saved, no
 batch is repeated after a restart, and the number of workers changes nothing.
 """
 
@@ -27,14 +27,14 @@ class PlannedClips(datasource.Datasource):
     Args:
         planner: plans the passes.
         reader: reads the blocks of a task.
-        position: returns the segments that are wanted now; called once per execution.
+        execution: returns the segments that are wanted now; called once per execution.
     """
 
-    def __init__(self, planner: Planner, reader: BlockReader, position: Callable[[], Execution]) -> None:
+    def __init__(self, planner: Planner, reader: BlockReader, execution: Callable[[], Execution]) -> None:
         super().__init__()
         self.planner = planner
         self.reader = reader
-        self.position = position
+        self.execution = execution
 
     def estimate_inmemory_data_size(self) -> int | None:
         """Return None: the size depends on the segments."""
@@ -54,7 +54,7 @@ class PlannedClips(datasource.Datasource):
                     exec_stats=None,
                 ),
             )
-            for segment in self.position()
+            for segment in self.execution()
             for task in self.planner.read_tasks(segment)
         ]
 
@@ -115,7 +115,7 @@ def from_table(table: pa.Table, pass_: Pass, crop_samples: int) -> Block:
     )
 
 
-def make_dataset(planner: Planner, reader: BlockReader, position: Callable[[], Execution]) -> ray.data.Dataset:
+def make_dataset(planner: Planner, reader: BlockReader, execution: Callable[[], Execution]) -> ray.data.Dataset:
     """Make the Ray Dataset of a run, for ``TorchTrainer(datasets=…)`` together with :func:`execution_options`."""
     context = DataContext.get_current().copy()
     # One byte less than a block, so that Ray Data closes an output after every table that the reader yields.
@@ -125,7 +125,7 @@ def make_dataset(planner: Planner, reader: BlockReader, position: Callable[[], E
     context.execution_no_progress_timeout_s = -1
     with DataContext.current(context):
         # Ask for one block: with the default of 200, Ray Data would cut the blocks of short plans into pieces.
-        return ray.data.read_datasource(PlannedClips(planner, reader, position), override_num_blocks=1)
+        return ray.data.read_datasource(PlannedClips(planner, reader, execution), override_num_blocks=1)
 
 
 def execution_options() -> ExecutionOptions:
@@ -141,7 +141,7 @@ class RaySource:
         planner: plans the passes, as the dataset does.
         crop_samples: samples of a crop.
         rank, world: rank of the worker, and size of its group.
-        set_position: sets the segments that the dataset plans next.
+        set_execution: sets the segments that the dataset plans next.
         max_tasks: largest number of read tasks per execution; the same on all ranks.
     """
 
@@ -152,7 +152,7 @@ class RaySource:
         crop_samples: int,
         rank: int,
         world: int,
-        set_position: Callable[[Execution], None],
+        set_execution: Callable[[Execution], None],
         max_tasks: int = MAX_TASKS_PER_EXECUTION,
     ) -> None:
         self.iterator = iterator
@@ -160,7 +160,7 @@ class RaySource:
         self.crop_samples = crop_samples
         self.rank = rank
         self.world = world
-        self.set_position = set_position
+        self.set_execution = set_execution
         self.max_tasks = max_tasks
 
     def stream(self, passes: Sequence[Pass]) -> Iterator[tuple[Pass, Block | None]]:
@@ -172,8 +172,8 @@ class RaySource:
         wanted = deque(passes)
         for execution in self.planner.executions(passes, self.max_tasks):
             if self.rank == 0:
-                # The other ranks wait inside Ray Data until this one has arrived, so they see the new position.
-                self.set_position(execution)
+                # The other ranks wait inside Ray Data until this one has arrived, so they see the new one.
+                self.set_execution(execution)
             tables = iter(
                 self.iterator.iter_batches(
                     batch_size=self.planner.batch.block, batch_format="pyarrow", prefetch_batches=2

@@ -9,7 +9,7 @@ import torch
 
 from unfused_ray.config import TrainingConfig
 from unfused_ray.models.encoder import AudioNTT2020
-from unfused_ray.runs.watched import best_look, has_ended_early, in_rhythm, is_in_rhythm, looks, names, task_names
+from unfused_ray.runs.watched import best_look, has_ended_early, is_regular, looks, names, regular_epochs, task_names
 from unfused_ray.training.worker.collectives import Collectives
 from unfused_ray.training.worker.exporter import Exporter
 from unfused_ray.training.worker.reporter import Reporter
@@ -47,7 +47,7 @@ class Watcher:
     def is_due(self, epoch: int) -> bool:
         """Return True if the run is to be looked at after an epoch."""
         watch = self._config.watch
-        return bool(watch.data) and (is_in_rhythm(epoch, watch) or epoch + 1 == self._config.last_epoch)
+        return bool(watch.data) and (is_regular(epoch, watch) or epoch + 1 == self._config.last_epoch)
 
     @property
     def has_ended_early(self) -> bool:
@@ -57,7 +57,7 @@ class Watcher:
     def early_end(self, epoch: int) -> str:
         """Return the reason for an early end after ``epoch`` epochs; '' if there was none."""
         watch = self._config.watch
-        best = best_look(in_rhythm(self._reporter.history, watch), watch)
+        best = best_look(regular_epochs(self._reporter.history, watch), watch)
         if best is None or not self.has_ended_early or epoch >= self._config.last_epoch:
             return ""
         return (

@@ -320,10 +320,10 @@ class Position:
 def consume(
     iterator: Any, planner: Planner, rank: int, world: int, actor: Any, passes: list[Pass], max_tasks: int
 ) -> list[list[Block]]:
-    def set_position(execution: Execution) -> None:
+    def set_execution(execution: Execution) -> None:
         ray.get(actor.set.remote(execution))
 
-    source = RaySource(iterator, planner, SAMPLES, rank, world, set_position, max_tasks)
+    source = RaySource(iterator, planner, SAMPLES, rank, world, set_execution, max_tasks)
     found: list[list[Block]] = [[]]
     for pass_, block in source.stream(passes):
         assert pass_ == passes[len(found) - 1]
