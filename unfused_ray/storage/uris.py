@@ -38,9 +38,10 @@ def name(uri: str) -> str:
 
 
 def parent(uri: str) -> str:
-    """Return the folder that holds ``uri``, with the same options."""
+    """Return the folder that holds ``uri``, with the same options; the root folder for the root itself."""
     base, query = split_options(uri)
-    return base.rstrip("/").rpartition("/")[0] + query
+    folder = base.rstrip("/").rpartition("/")[0]
+    return "/" if not folder and base.startswith("/") else folder + query
 
 
 def relative(uri: str, folder: str) -> str:

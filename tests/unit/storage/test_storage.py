@@ -54,6 +54,14 @@ def test_names_are_taken_literally_and_listed_as_they_are(folder: str, name: str
     assert storage.join(storage.parent(uri), storage.name(uri)) == uri
 
 
+@pytest.mark.parametrize(
+    ("uri", "parent"),
+    [("/data", "/"), ("/data/", "/"), ("/", "/"), ("/data/a", "/data"), ("a", ""), ("s3://bucket/a", "s3://bucket")],
+)
+def test_the_folder_above_a_folder_of_the_root_is_the_root(uri: str, parent: str):
+    assert storage.parent(uri) == parent
+
+
 def test_listing_is_sorted_and_tells_files_from_folders(folder: str):
     assert storage.list_files(folder) == [] == storage.list_folders(folder)
     names = ["b", "a", "sub/d", "sub/deeper/c"]

@@ -132,7 +132,7 @@ def _folders_nearby(uri: str) -> list[str]:
     with suppress(PermissionError):
         beside = [each for each in storage.list_folders(storage.parent(own)) if each.rstrip("/") != own]
     beside = [each for each in beside if _words(storage.name(each)) & _OF_AUDIO and _words(storage.name(each)) <= known]
-    return [*storage.list_folders(own), *beside][:_MAX_FOLDERS]
+    return list(dict.fromkeys([*storage.list_folders(own), *beside]))[:_MAX_FOLDERS]  # "/" lies in no other folder
 
 
 def _files_by_name(uri: str, wanted: Set[str]) -> dict[str, list[str]]:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from support.inputs import column, encoded, listed, said, write_clips, write_list
 
+from unfused_ray import storage
 from unfused_ray.config import ColumnsConfig
 from unfused_ray.data.sources.fetch import fetch
+from unfused_ray.data.sources.locate import _folders_nearby
 from unfused_ray.data.sources.pieces import Piece, pieces
 
 
@@ -124,6 +126,18 @@ def test_files_that_two_folders_have_are_refused(tmp_path: Path) -> None:
     write_clips(tmp_path, "audio_16k/a.wav", "audio_44k/a.wav")
     with pytest.raises(ValueError, match=r"names a\.wav, which is both in .*audio_16k/\* and .*audio_44k/\*"):
         listed(write_list(tmp_path / "meta/x.csv", ["files", "a.wav"]))
+
+
+@pytest.mark.parametrize("own", ["/data", "/"])
+def test_the_folders_beside_a_folder_of_the_root_are_not_those_of_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str
+) -> None:
+    folders = {"/": ["/audio", "/data"], "/data": []}
+    monkeypatch.chdir(tmp_path)
+    of_cwd = ["/home/me/audio"]
+    monkeypatch.setattr("unfused_ray.storage.list_folders", lambda uri: folders.get(storage.absolute(uri), of_cwd))
+    nearby = _folders_nearby(storage.join(own, "list.csv"))
+    assert sorted(nearby) == (["/audio"] if own == "/data" else ["/audio", "/data"])
 
 
 def test_files_of_another_data_set_beside_a_list_are_not_taken(tmp_path: Path) -> None:
