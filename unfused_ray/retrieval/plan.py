@@ -176,6 +176,13 @@ def _wanted(
     if unknown:
         known = ", ".join(f"{source.name} ({source.vectors})" for source in before.sources)
         raise ValueError(f"remove={', '.join(unknown)} is no source of {config.output}, which has {known}")
+    for name in config.remove:
+        found = [source.vectors for source in before.sources if _is(source, name)]
+        if len(found) > 1:
+            raise ValueError(
+                f"remove={name} is both {found[0]} and {found[1]}, the one by its name in the index and the other by "
+                "its path from here: give the whole path"
+            )
     kept = tuple(source for source in before.sources if not any(_is(source, name) for name in config.remove))
     for source in () if config.rebuild else kept:
         _refuse_changed(source)

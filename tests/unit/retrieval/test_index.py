@@ -184,6 +184,21 @@ def test_a_source_added_and_removed_leaves_the_index_as_it_was(sizes: dict[str, 
     assert contents_below(tmp_path / "i") == before
 
 
+def test_a_name_that_is_also_the_path_of_another_source_removes_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [tmp_path / name for name in ("x/a", "y/a", "c")]
+    for number, folder in enumerate(folders):
+        write_vectors(folder, groups_of(number, 20, 6))
+    output = str(tmp_path / "i")
+    index(vectors=folders, output=output)
+    monkeypatch.chdir(tmp_path / "y")
+    with pytest.raises(ValueError, match=r"remove=a is both .*/x/a and .*/y/a, the one by its name in the index and"):
+        index(remove=("a",), output=output)
+    left = index(remove=(str(tmp_path / "x/a"), "c"), output=output)
+    assert [source.name for source in left.sources] == ["a (2)"]
+
+
 def test_an_index_that_has_doubled_is_trained_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for number, name in enumerate("abcd"):
         write_vectors(tmp_path / name, groups_of(number, 200, 12))
