@@ -92,10 +92,13 @@ def combine(listings: Sequence[Listing]) -> Listing:
     notes: Notes = Counter()
     for listing in listings:
         notes.update(listing.notes)
-    seen: dict[str, int] = {}
+    listed = items["key"].to_pylist()
+    own, seen = set(listed), dict[str, int]()
     keys: list[str] = []
-    for key in items["key"].to_pylist():
+    for key in listed:
         seen[key] = seen.get(key, 0) + 1
+        while seen[key] > 1 and f"{key}#{seen[key]}" in own:  # the source's own name of another clip
+            seen[key] += 1
         keys.append(key if seen[key] == 1 else f"{key}#{seen[key]}")
     if len(seen) < len(keys):
         count = len(keys) - len(seen)

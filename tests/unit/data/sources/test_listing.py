@@ -341,6 +341,13 @@ def test_keys_that_occur_again_are_kept_and_told_apart(caplog: pytest.LogCapture
     assert "2 clips" in caplog.text
 
 
+@given(st.lists(st.sampled_from(["a", "a#2", "a#3", "a#2#2"]), max_size=9))
+def test_a_key_that_occurs_again_never_takes_the_name_of_another_clip(keys: list[str]):
+    found = column(combine([listing_of(keys)]), "key")
+    assert len({*found}) == len(keys)
+    assert {*keys} <= {*found}
+
+
 def test_a_file_in_several_rows_with_different_labels_is_named(caplog: pytest.LogCaptureFixture) -> None:
     def rows(*labels: list[str], start: float | None = None) -> Listing:
         place = {"key": "a.wav", "uri": "/data/a.wav", "start": start}
