@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unfused_ray import storage
+from unfused_ray.retrieval.catalogue import SAME_SECONDS
 from unfused_ray.retrieval.collection import Collection
 
 logger = logging.getLogger(__name__)
@@ -73,14 +75,19 @@ def ids_of(collection: Collection, marks: Sequence[Mark]) -> dict[int, bool]:
     clips, sources = collection.clips, collection.manifest.sources
     keys = pc.is_in(clips.column("key"), pa.array([mark.key for mark in marks], pa.string()))
     ids = np.flatnonzero(keys.combine_chunks().to_numpy(zero_copy_only=False))
-    known = {(clip.source, clip.key, clip.start_seconds): clip.id for clip in clips.clips(ids.tolist())}
+    known: dict[tuple[str, str], list[tuple[float, int]]] = {}
+    for clip in clips.clips(ids.tolist()):
+        known.setdefault((clip.source, clip.key), []).append((clip.start_seconds, clip.id))
+    known = {name: sorted(windows) for name, windows in known.items()}
     found, unknown = {}, []
     for mark in marks:
-        id_ = known.get((mark.source, mark.key, mark.start_seconds))
-        if id_ is None:
-            unknown.append(f"{mark.key} of {mark.source}")
+        windows = known.get((mark.source, mark.key), [])
+        place = bisect_left(windows, (mark.start_seconds, 0))
+        near = [(abs(start - mark.start_seconds), id_) for start, id_ in windows[max(0, place - 1) : place + 1]]
+        if near and min(near)[0] < SAME_SECONDS:  # spreadsheets round the numbers that they save
+            found[min(near)[1]] = mark.mark == KEEP
         else:
-            found[id_] = mark.mark == KEEP
+            unknown.append(f"{mark.key} of {mark.source}")
     if unknown:
         names = ", ".join(source.name for source in sources)
         shown = ", ".join(unknown[:_SHOWN])

@@ -335,6 +335,19 @@ def test_marks_are_held_out_with_their_whole_recording_and_group(of_one: str, tm
     assert learn(collection, few).right is None
 
 
+def test_marks_whose_seconds_a_spreadsheet_has_rounded_are_of_the_same_windows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    starts = [0.0, 1234.0, 1234.0000625, 5000 / 22_050]  # the last window of a recording begins at any sample
+    write_vectors(tmp_path / "v", groups_of(0, 4, 5), key=["r"] * 4, start_seconds=starts, end_seconds=[2000.0] * 4)
+    collection = Collection.open(api.index(vectors=str(tmp_path / "v"), output=str(tmp_path / "i")).uri)
+    saved = ["1234.000063", "0.226757", "1233.9", "nan"]
+    rows = [f"v,r,{start},2000,keep" for start in saved]
+    (tmp_path / "m.csv").write_text("\n".join([",".join(COLUMNS), *rows]))
+    assert ids_of(collection, read_marks(str(tmp_path / "m.csv"))) == {2: True, 3: True}
+    assert "2 marks name clips that the index of v lacks" in caplog.text
+
+
 def test_marks_that_cannot_be_used_are_refused_or_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_vectors(tmp_path / "v", groups_of(0, 9, 5))
     index = api.index(vectors=str(tmp_path / "v"), output=str(tmp_path / "i")).uri
