@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Literal
 
@@ -32,6 +33,17 @@ Warn = Callable[[WarningReason, str], None]
 """Takes the reason of a warning and its details."""
 
 
+_MAY_PASS = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+        *(errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED),
+        *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
+    }
+)
+"""Codes of a full disk or quota, of too many open files, of little memory, and of a network folder that does not
+answer."""
+
+
 class AudioError(ValueError):
     """A clip that cannot be used. ``reason`` is one of a few words to count by, ``detail`` describes what was found."""
 
@@ -42,3 +54,11 @@ class AudioError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}"
+
+
+def may_pass(error: BaseException) -> bool:
+    """Tell whether an error of the system says nothing of the file that was to be read, so that trying again may
+    help."""
+    while isinstance(error, OSError) and error.errno is None and error.__cause__ is not None:
+        error = error.__cause__
+    return isinstance(error, OSError) and error.errno in _MAY_PASS

@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping
 from typing import IO
 
-from unfused_ray.audio.errors import AudioError
+from unfused_ray.audio.errors import AudioError, may_pass
 
 
 class Window:
@@ -82,8 +82,9 @@ class Window:
         return self._place
 
     def refuse_failed(self) -> None:
-        """Raise an ``AudioError`` if a read has failed, or the interrupt that ended it."""
-        if isinstance(self._error, OSError):
+        """Raise an ``AudioError`` if a read has failed, or the interrupt that ended it, or an ``OSError`` that may
+        pass."""
+        if isinstance(self._error, OSError) and not may_pass(self._error):
             raise AudioError("unreadable", str(self._error)) from self._error
         if self._error is not None:
             raise self._error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -41,6 +41,16 @@ def read_audio(clips: Sequence[Clip], sample_rate: int, max_seconds: float) -> d
     rows = [{**clip.place, "key": clip.key} for clip in ordered]
     items: pa.Table = Listing.from_rows(rows).items if rows else ITEMS.empty_table()
     found: dict[int, np.ndarray | str] = {}
+    try:
+        found.update(_decoded(ordered, items, sample_rate, max_seconds))
+    except OSError as error:  # its storage does not answer; the hits are worth showing without their audio
+        found = {clip.id: f"its audio cannot be read here: {error}" for clip in ordered} | found
+    return found
+
+
+def _decoded(
+    ordered: Sequence[Clip], items: pa.Table, sample_rate: int, max_seconds: float
+) -> Iterator[tuple[int, np.ndarray | str]]:
     for clip, (item, source) in zip(ordered, fetch(items), strict=True):
         start = (item["start"] or 0.0) + clip.start_seconds
         seconds = min(clip.end_seconds - clip.start_seconds, max_seconds)
@@ -49,7 +59,6 @@ def read_audio(clips: Sequence[Clip], sample_rate: int, max_seconds: float) -> d
                 raise source
             max_samples = max(1, round(seconds * sample_rate))
             decoded = decode(source, sample_rate, max_samples, start, seconds, warn_of(f"{clip.key} of {clip.source}"))
-            found[clip.id] = next(iter(decoded))
+            yield clip.id, next(iter(decoded))
         except AudioError as error:
-            found[clip.id] = f"its audio cannot be read here: {error.reason} ({error.detail})"
-    return found
+            yield clip.id, f"its audio cannot be read here: {error.reason} ({error.detail})"

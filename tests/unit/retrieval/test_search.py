@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 from collections.abc import Callable
@@ -126,6 +127,20 @@ def test_a_warning_of_the_audio_of_a_question_or_a_clip_is_told(
     (clip,) = collection.clips.clips([0])
     read_audio([replace(clip, place=clip.place | {"uri": str(query)})], RATE, 1.0)
     assert f"{clip.key} of field: channels cancel: " in caplog.text
+
+
+def test_hits_whose_storage_does_not_answer_are_found_without_their_audio(
+    heard: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*args: object) -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    clips = Collection.open(str(heard / "index")).clips.clips([0, 1])
+    monkeypatch.setattr(Path, "open", gone)
+    found = read_audio([replace(clip, place=clip.place | {"row_group": None}) for clip in clips], RATE, 1.0)
+    assert [found[clip.id] for clip in clips] == [
+        f"its audio cannot be read here: [Errno {errno.ENOTCONN}] Transport endpoint is not connected"
+    ] * 2
 
 
 def test_query_marks_and_page_may_be_in_an_object_store(heard: Path, tmp_path: Path, object_store: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 
 from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError
+from unfused_ray.audio.errors import may_pass
 from unfused_ray.data.sources.locate import as_spelt, spellings
 from unfused_ray.data.sources.parquet import read_column, read_parquet
 
@@ -34,7 +34,7 @@ def fetch(items: pa.Table) -> Iterator[tuple[dict[str, Any], IO[bytes] | AudioEr
         is set aside with.
 
     Raises:
-        OSError: an object store does not answer. Unlike for a bad file, trying again may help.
+        OSError: an object store or a network folder does not answer. Unlike for a bad file, trying again may help.
     """
     for place, run in groupby(items.to_pylist(), _row_group):
         if place is not None:
@@ -64,14 +64,14 @@ def as_reason(uri: str) -> Iterator[None]:
 
     Raises:
         AudioError: the file is missing or unreadable.
-        OSError: an object store does not answer, or a disk is full.
+        OSError: an object store or a network folder does not answer, or a disk is full.
     """
     try:
         yield
     except FileNotFoundError as error:
         raise AudioError("missing", uri) from error
     except OSError as error:
-        if not storage.is_local(uri) or error.errno == errno.ENOSPC:  # the disk of a copy is full: the file may be good
+        if not storage.is_local(uri) or may_pass(error):  # the file may be good
             raise
         raise AudioError("unreadable", str(error)) from error
 

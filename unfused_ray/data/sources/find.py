@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from unfused_ray import storage
+from unfused_ray.audio.errors import may_pass
 from unfused_ray.audio.formats import FIRST_BYTES, SUFFIXES, begins_as_audio
 from unfused_ray.data.sources.folders import FolderSplits
 from unfused_ray.data.sources.notes import Note, Notes, first_of
@@ -247,8 +248,8 @@ def _begins_as_audio(uri: str) -> bool:
     try:
         with storage.open_input(uri) as file:
             return begins_as_audio(file.read(FIRST_BYTES))
-    except OSError:
-        if storage.is_local(uri):
+    except OSError as error:
+        if storage.is_local(uri) and not may_pass(error):
             return False
         raise
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError
+from unfused_ray.audio.errors import may_pass
 from unfused_ray.audio.formats import FIRST_BYTES, stand_in
 from unfused_ray.data.sources.columns import PATHS, first_column
 from unfused_ray.parquet import open_parquet
@@ -38,7 +39,7 @@ def read_parquet(uri: str, read: Callable[[pq.ParquetFile], T], metadata: pq.Fil
 
     Raises:
         AudioError: the file is missing, or the part that ``read`` reads is unreadable.
-        OSError: an object store does not answer.
+        OSError: an object store or a network folder does not answer.
     """
     try:
         with storage.open_input(uri) as file:
@@ -48,6 +49,8 @@ def read_parquet(uri: str, read: Callable[[pq.ParquetFile], T], metadata: pq.Fil
     except FileNotFoundError as error:
         raise AudioError("missing", uri) from error
     except _DAMAGED as error:
+        if storage.is_local(uri) and may_pass(error):
+            raise
         if storage.is_local(uri):
             raise AudioError("unreadable", f"Parquet: {error}") from error
     with storage.open_input(uri) as file, tempfile.TemporaryFile() as copy:

@@ -38,6 +38,9 @@ def pieces(
         sample_rate: sample rate of the pieces, in Hz.
         max_seconds: length of a piece; the last may be shorter.
         warn: called with each fault of a clip that is used nevertheless.
+
+    Raises:
+        OSError: a network folder does not answer, or the system lacks memory; names the file.
     """
     max_samples = round(max_seconds * sample_rate)
     piece_key = key = item["key"]
@@ -56,3 +59,6 @@ def pieces(
             yield Piece(piece_key, start, pcm)
     except AudioError as error:
         yield Reject(piece_key, error.reason, error.detail)
+    except OSError as error:
+        error.filename = error.filename or item["uri"]
+        raise

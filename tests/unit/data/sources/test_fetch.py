@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support.archives import write_tar
 from support.fuzz_readers import MAX_SECONDS, RATE, encoded
@@ -88,6 +91,38 @@ def test_a_store_that_does_not_answer_is_no_reason_of_a_clip(
         ends([{"key": "k", "uri": "s3://bucket/k.wav"}])
     with pytest.raises((OSError, ValueError), match="no connection"):
         list_tar("s3://bucket/k.tar")
+
+
+@pytest.mark.parametrize("code", [errno.ENOTCONN, errno.ESTALE, errno.EDQUOT, errno.EMFILE])
+def test_a_network_folder_that_does_not_answer_is_no_reason_of_a_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    (tmp_path / "a.wav").write_bytes(encoded("wav"))
+    write_tar(tmp_path / "x.tar", {"a.wav": encoded("wav")})
+    pq.write_table(pa.table({"audio": [encoded("wav")]}), tmp_path / "x.parquet")
+    in_parquet = list_parquet(str(tmp_path / "x.parquet")).items.to_pylist()
+    a_wav = [{"key": "a", "uri": str(tmp_path / "a.wav")}]
+
+    def gone(*args: object) -> Any:
+        raise OSError(code, os.strerror(code))
+
+    class Gone(io.BytesIO):
+        readinto = gone
+
+    with monkeypatch.context() as patches:
+        patches.setattr(Path, "open", gone)
+        patches.setattr("unfused_ray.storage.reading.resolve", lambda uri: (SimpleNamespace(open_input_file=gone), uri))
+        for read in (
+            lambda: ends(a_wav),
+            lambda: ends(in_parquet),
+            lambda: list_tar(str(tmp_path / "x.tar")),
+            lambda: list_parquet(str(tmp_path / "x.parquet")),
+        ):
+            with pytest.raises(OSError, match=os.strerror(code)):
+                read()
+    item = Listing.from_rows(a_wav).items.to_pylist()[0]
+    with pytest.raises(OSError, match=rf"{os.strerror(code)}: '.*a\.wav'"):
+        list(pieces(item, Gone(encoded("wav")), RATE, MAX_SECONDS))
 
 
 def test_a_full_disk_for_temporary_files_is_no_reason_of_a_clip(
