@@ -44,7 +44,8 @@ def read_audio(clips: Sequence[Clip], sample_rate: int, max_seconds: float) -> d
     try:
         found.update(_decoded(ordered, items, sample_rate, max_seconds))
     except OSError as error:  # its storage does not answer; the hits are worth showing without their audio
-        found = {clip.id: f"its audio cannot be read here: {error}" for clip in ordered} | found
+        for clip in ordered:
+            found.setdefault(clip.id, f"its audio cannot be read here: {error}")
     return found
 
 
