@@ -27,6 +27,7 @@ _TAR_BUFFER_BYTES = 1 << 20  # one request to an object store fetches many heade
 _MAX_METADATA_BYTES = 1 << 20
 _MAX_READ_BYTES = 2 << 20  # limit of one read by tarfile, which reads headers that may claim any size
 _COMPANIONS = (".txt", ".cls", ".json")
+_REPLACED = Note("skipped on purpose", "members replaced by a later one of the name", "files")
 _DAMAGED_TAR = (tarfile.TarError, ValueError, OverflowError, RecursionError)  # tarfile's exceptions on damaged headers
 
 
@@ -82,7 +83,7 @@ class _Members:
         self.clips: dict[str, dict[str, Any]] = {}
         self.rejects: list[Reject] = []
         self._companions: dict[str, dict[str, dict[str, Any]]] = {}
-        self._broken: dict[str, str] = {}
+        self._broken: dict[str, dict[str, str]] = {}
         self._may_hold_out: dict[str, str] = {}
         self._skipped: Notes = Counter()
 
@@ -110,10 +111,7 @@ class _Members:
         if hidden := hidden_as(name):
             self._skipped[Note("skipped on purpose", hidden, "files")] += 1
         elif ending in _COMPANIONS and member.size <= _MAX_METADATA_BYTES:
-            try:
-                self._companions.setdefault(key, {})[ending] = _companion(ending, _content(member, tar))
-            except (ValueError, RecursionError) as error:
-                self._broken[key] = f"its {ending}: {error}"
+            self._add_companion(key, ending, _content(member, tar))
         elif ending in _COMPANIONS:
             text = f"companions of more than {_MAX_METADATA_BYTES:,} bytes were not read"
             self._skipped[Note("look again", text, "files")] += 1
@@ -123,8 +121,21 @@ class _Members:
             self.rejects.append(Reject(key, "unreadable", "it is sparse: its bytes do not lie in the tar as they are"))
         else:
             if member.name in self.clips:
-                self._skipped[Note("skipped on purpose", "members replaced by a later one of the name", "files")] += 1
+                self._skipped[_REPLACED] += 1
             self.clips[member.name] = {"key": key, "offset": member.offset_data, "num_bytes": member.size}
+
+    def _add_companion(self, key: str, ending: str, content: bytes) -> None:
+        """Read a companion; like a clip, it replaces an earlier one of the name, as ``tar --update`` appends it."""
+        for earlier in (self._companions, self._broken):
+            if ending in earlier.get(key, ()):
+                self._skipped[_REPLACED] += 1
+                del earlier[key][ending]
+            if not earlier.get(key, True):
+                del earlier[key]
+        try:
+            self._companions.setdefault(key, {})[ending] = _companion(ending, content)
+        except (ValueError, RecursionError) as error:
+            self._broken.setdefault(key, {})[ending] = f"its {ending}: {error}"
 
     @staticmethod
     def _begins_as_audio(name: str, member: tarfile.TarInfo, tar: tarfile.TarFile) -> bool:
@@ -133,12 +144,13 @@ class _Members:
     def good_clips(self) -> list[dict[str, Any]]:
         """Return the clips whose companions can be read; others, and broken companions without a clip, become
         rejects."""
-        broken = dict(self._broken)
+        details = {key: "; ".join(of_key.values()) for key, of_key in self._broken.items()}
+        broken = dict(details)
         good = []
         for clip in self.clips.values():
-            if name := next((name for name in (clip["key"], _sample(clip["key"])) if name in self._broken), None):
+            if name := next((name for name in (clip["key"], _sample(clip["key"])) if name in details), None):
                 broken.pop(name, None)
-                self.rejects.append(Reject(clip["key"], "unreadable", self._broken[name]))
+                self.rejects.append(Reject(clip["key"], "unreadable", details[name]))
             else:
                 good.append(clip)
         self.rejects += [Reject(key, "unreadable", detail) for key, detail in broken.items()]

@@ -37,6 +37,27 @@ def test_companions_belong_to_a_sample_up_to_the_first_dot(tmp_path: Path) -> No
     assert by_key(listing, "split") == {"a/0.left": "train", "a/0.right": "train", "b/0": "", "1.mid": ""}
 
 
+def test_a_later_companion_replaces_one_of_its_name_that_is_broken_or_another(tmp_path: Path) -> None:
+    members = {
+        "./a.wav": b"1",
+        "./a.json": b"{broken",
+        "b.wav": b"2",
+        "b.json": as_json(label="wolf"),
+        "c.wav": b"3",
+        "c.json": as_json(label="owl"),
+        "a.json": as_json(label="dog"),
+        "./b.json": as_json(label="cat"),
+        "./c.json": b"{broken",
+        "./d.json": as_json(label="owl"),
+        "d.json": b"{broken",
+    }
+    listing = listing_of(tmp_path, members)
+    assert by_key(listing, "labels") == {"a": ["dog"], "b": ["cat"]}
+    assert [reject.key for reject in listing.rejects] == ["c", "d"]
+    assert "members replaced by a later one of the name × 4" in said(listing, "skipped on purpose")
+    assert "without a clip of their name" not in said(listing, "look again")
+
+
 def test_a_companion_of_a_clip_with_dots_is_that_clips_alone(tmp_path: Path) -> None:
     members = {
         "--PJ_30.000_40.000.flac": b"1",
