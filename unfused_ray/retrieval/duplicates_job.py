@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from dataclasses import dataclass
 
 from rich.console import Group
@@ -31,12 +33,17 @@ def check(config: DuplicatesConfig) -> DuplicatesPlan:
 
     Raises:
         FileNotFoundError: a source is not prepared.
-        ValueError: a path cannot be used, a source lacks a split, or both sides share clips, which would be found as
-            copies of themselves.
+        ValueError: a path cannot be used, a source lacks a split, or a source is named twice or both sides share
+            clips, which would be found as copies of themselves.
     """
     config = paths.check(config)
     if config.output and storage.is_folder(config.output):
         raise ValueError(f"output={config.output} is a folder, and the pairs are one CSV file: name a file")
+    if twice := [uri for uri, times in Counter(map(_real, config.sources)).items() if times > 1]:
+        raise ValueError(
+            f"sources={', '.join(config.sources)} names {twice[0]} twice, so its clips would be counted twice and "
+            "found as copies of themselves: name each source once"
+        )
     first = ClipIndex.load(config.sources, config.splits or None)
     second = ClipIndex.load(config.against, config.against_splits or None) if config.against else None
     if second and (shared := _shards(first) & _shards(second)):
@@ -48,7 +55,12 @@ def check(config: DuplicatesConfig) -> DuplicatesPlan:
 
 
 def _shards(index: ClipIndex) -> set[str]:
-    return {storage.join(manifest.uri, shard.file) for manifest in index.manifests for shard in manifest.shards}
+    return {storage.join(_real(manifest.uri), shard.file) for manifest in index.manifests for shard in manifest.shards}
+
+
+def _real(uri: str) -> str:
+    """Return a folder with all links in its path resolved."""
+    return os.path.realpath(uri) if storage.is_local(uri) else storage.join(uri)
 
 
 def describe(plan: DuplicatesPlan) -> Group:

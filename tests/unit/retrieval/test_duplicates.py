@@ -197,6 +197,12 @@ def test_copies_of_clips_among_themselves_and_pairs_in_a_folder_are_refused(
         ValueError, match=r"both select .*second/0*1\.parquet, whose clips would be found as copies of them"
     ):
         duplicates(sources[1], sources, splits=["test"])
+    (tmp_path / "link").symlink_to(sources[1])
+    for same in (sources[1], str(tmp_path / "link"), sources[1] + "/"):
+        with pytest.raises(ValueError, match=r"names .*second twice, so its clips would be counted twice and found as"):
+            duplicates((sources[1], same))
+        with pytest.raises(ValueError, match=r"both select .*second/0*0\.parquet, whose clips would be found"):
+            duplicates(sources[1], same)
     with pytest.raises(ValueError, match="is a folder, and the pairs are one CSV file: name a file"):
         duplicates(sources[0], output=str(tmp_path))
 
