@@ -30,10 +30,13 @@ def training_sources(uri: str) -> TrainingSources:
     config: Mapping[str, Any] | None = read_description(uri)["extra"].get("config")
     if not config or "data" not in config:
         raise ValueError("its export does not say")
-    found = {(source, tuple(config["splits"])) for source in config["data"]}
-    for before in map(config.get, ("teacher", "init_from", "fork")):
-        found |= set(training_sources(before)) if before else set()
-    return tuple(sorted(found))
+    found: dict[str, set[str]] = defaultdict(set)  # a source that two of them have heard counts once
+    for source in config["data"]:
+        found[source].update(config["splits"])
+    for before in filter(None, map(config.get, ("teacher", "init_from", "fork"))):
+        for source, splits in training_sources(before):
+            found[source].update(splits)
+    return tuple((source, tuple(sorted(splits))) for source, splits in sorted(found.items()))
 
 
 def near_copies(task: str, tested: ClipIndex, models: Mapping[str, str]) -> list[str]:

@@ -247,12 +247,16 @@ def test_sources_that_near_copies_cannot_be_looked_for_in_are_refused_before_the
 def test_a_network_has_heard_what_those_before_it_heard(before: str, tmp_path: Path) -> None:
     first, second = (write_encoder(tmp_path / name, "fc1") for name in ("first", "second"))
     for uri, config in (
-        (first, {"data": ["old"], "splits": ["train"]}),
-        (second, {"data": ["new"], "splits": ["train"], before: first}),
+        (first, {"data": ["old", "both"], "splits": ["", "train"]}),
+        (second, {"data": ["new", "both"], "splits": ["train"], before: first}),
     ):
         path = Path(uri) / "encoder.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"extra": {"config": config}}))
-    assert leakage.training_sources(second) == (("new", ("train",)), ("old", ("train",)))
+    assert leakage.training_sources(second) == (
+        ("both", ("", "train")),
+        ("new", ("train",)),
+        ("old", ("", "train")),
+    )
 
 
 def test_a_table_says_how_many_test_clips_have_a_near_copy_in_what_was_heard(
