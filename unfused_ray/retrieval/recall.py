@@ -41,7 +41,7 @@ def measure_recall(manifest: IndexManifest, trained: TrainedIndex, wanted: float
     if trained.kind == "exact":
         return Recall(len(trained.queries), NEIGHBOURS, 1, 1.0, {})
     queries_QC, nearest_QK = _nearest(manifest, trained)
-    if not (num_queries := len(queries_QC)):
+    if not (num_queries := len(queries_QC)) or nearest_QK.shape[1] == 1:  # the only vector has no neighbour
         return Recall(0, NEIGHBOURS, 1, 1.0, {})
     vectors = load_vectors(manifest, trained)
     allowed_N = np.ones(manifest.num_vectors, bool)

@@ -150,6 +150,9 @@ def train(
         num_vectors: number of vectors of all sources.
         sample_ND: vectors to fit the space to, in a random order.
         more: draws a number of vectors in a space.
+
+    Raises:
+        ValueError: too few of the drawn vectors have a direction.
     """
     kind = kind_for(config, num_vectors)
     space = VectorSpace.fit(sample_ND, config.metric, config.components)
@@ -161,6 +164,13 @@ def train(
     count = num_lists(num_vectors)
     logger.info("training %d lists on %d vectors", count, SAMPLE_PER_LIST * count)
     sample_NC = more(space, SAMPLE_PER_LIST * count)
+    if len(sample_NC) < (fewest := 1 if kind == "lists" else _CODEWORDS):
+        option = "quantize-above" if len(sample_NC) else "exact-up-to"
+        raise ValueError(
+            f"{len(sample_NC)} of {min(SAMPLE_PER_LIST * count, num_vectors):,} vectors that were drawn have a "
+            f"direction, and {fewest} are needed to train an index of {num_vectors:,}: give a larger --{option}"
+        )
+    count = min(count, len(sample_NC))
     centroids_LC = _centroids(sample_NC, count, config.seed)
     if kind == "lists":
         return TrainedIndex(space, centroids_LC, None, queries_QC)

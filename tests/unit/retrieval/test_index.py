@@ -228,6 +228,33 @@ def test_vectors_without_a_direction_are_left_out_and_counted(tmp_path: Path) ->
         index(vectors=tmp_path / "none", output=str(tmp_path / "j"))
 
 
+def test_lists_are_trained_on_the_vectors_with_a_direction(tmp_path: Path) -> None:
+    vectors = np.zeros((1_100, 6), np.float32)
+    write_vectors(tmp_path / "none", vectors)
+    with pytest.raises(ValueError, match=r"0 of 1,080 vectors that were drawn have a direction, and 1 are needed to"):
+        index(vectors=tmp_path / "none", output=str(tmp_path / "j"), **LISTS)
+    vectors[5:8] = groups_of(0, 3, 6)
+    vectors[9], vectors[10] = 1e-30, 1e30  # their lengths are 0 and infinite in float32
+    write_vectors(tmp_path / "few", vectors)
+    manifest = index(vectors=tmp_path / "few", output=str(tmp_path / "i"), **LISTS)
+    assert (manifest.num_vectors, manifest.trained.kind) == (3, "lists")
+    assert len(search(manifest.uri, key="clip-5.wav", count=99).hits) == 2
+    with pytest.raises(ValueError, match=r"and 256 are needed to train .* of 1,100: give a larger --quantize-above"):
+        index(vectors=tmp_path / "few", output=str(tmp_path / "k"), **CODES)
+
+
+@pytest.mark.parametrize("sizes", [{}, {"exact_up_to": 0}], ids=["exact", "lists"])
+@pytest.mark.parametrize("count", [1, 40])
+def test_vectors_of_one_direction_are_equally_near(
+    count: int, sizes: dict[str, int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_vectors(tmp_path / "v", np.full((count, 7), 0.3) * np.arange(1, count + 1)[:, None])
+    manifest = index(vectors=tmp_path / "v", output=str(tmp_path / "i"), **sizes)
+    assert "codes are rounded" not in caplog.text and manifest.recall.value == 1
+    hits = search(manifest.uri, key="clip-0.wav", count=99).hits
+    assert [round(hit.similarity, 3) for hit in hits] == [1.0] * (count - 1)
+
+
 def test_a_part_without_vectors_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vector_parts, "PART_VECTORS", 40)
     manifest = write_vectors(tmp_path / "v", groups_of(0, 90, 8), (50, 40))
