@@ -5,7 +5,13 @@ from __future__ import annotations
 import os
 import re
 
-_QUERY = re.compile(r"\?[a-z_]+=[^&?=/]*(&[a-z_]+=[^&?=/]*)*$")
+_OPTION = (
+    "(?:region|scheme|endpoint_override|allow_[a-z_]+|check_[a-z_]+|tls_[a-z_]+|smart_defaults|background_writes"
+    "|default_[a-z_]+|retry_limit_seconds|project_id|user|replication|buffer_size|kerb_ticket|enable_tls"
+    "|credential_kind|tenant_id|client_(?:id|secret)|(?:blob|dfs)_storage_[a-z]+)=[^&?=/]*"
+)
+"""An option of Arrow's object stores. Whatever else follows a question mark, as in ``x.mp3?dl=1``, is part of a key."""
+_QUERY = re.compile(rf"\?{_OPTION}(&{_OPTION})*$")
 # A password may hold slashes and @s: after "user:" everything up to the last @ is masked, even if that is too much.
 _USER = re.compile(r"(?<=://)(?:[^/?#@\s\"]*:[^\s\"]*|[^/?#@\s\"]*)@")
 _SECRET = re.compile(

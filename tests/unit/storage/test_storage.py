@@ -198,6 +198,19 @@ def test_the_endpoint_may_come_from_the_environment(object_store: str, monkeypat
     assert storage.list_files("s3://bucket/endpoint?region=us-east-1") == ["s3://bucket/endpoint/x?region=us-east-1"]
 
 
+@pytest.mark.parametrize("name", ["x.mp3?dl=1", "y.wav?token=a", "z?a=1&region=2"])
+def test_a_question_mark_in_a_key_begins_no_options(object_store: str, monkeypatch: pytest.MonkeyPatch, name: str):
+    """wget saves what follows the question mark of an address in the name of the file."""
+    host = object_store.partition("endpoint_override=")[2].partition("&")[0]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}")
+    uri = f"s3://bucket/saved/{name}"
+    storage.write_bytes(uri, b"1")
+    assert uri in storage.list_files("s3://bucket/saved") and storage.read_bytes(uri) == b"1"
+    assert (storage.name(uri), storage.parent(uri)) == (name, "s3://bucket/saved")
+    assert storage.relative(uri, "s3://bucket/saved") == name
+    storage.delete(uri)
+
+
 def test_local_uris_become_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/somebody")
