@@ -11,7 +11,8 @@ _OPTION = (
     "|credential_kind|tenant_id|client_(?:id|secret)|(?:blob|dfs)_storage_[a-z]+)=[^&?=/]*"
 )
 """An option of Arrow's object stores. Whatever else follows a question mark, as in ``x.mp3?dl=1``, is part of a key."""
-_QUERY = re.compile(rf"\?{_OPTION}(&{_OPTION})*$")
+_OTHER = r"[a-z_]+=[^&?=/]*"  # among Arrow's options, such as a secret
+_QUERY = re.compile(rf"\?({_OTHER}&)*{_OPTION}(&{_OTHER})*$")
 # A password may hold slashes and @s: after "user:" everything up to the last @ is masked, even if that is too much.
 _USER = re.compile(r"(?<=://)(?:[^/?#@\s\"]*:[^\s\"]*|[^/?#@\s\"]*)@")
 _SECRET = re.compile(
