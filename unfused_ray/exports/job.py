@@ -53,7 +53,8 @@ def check(config: ExportConfig) -> ExportPlan:
     Raises:
         FileNotFoundError: there is no encoder, or no prepared source.
         ValueError: a path cannot be used, the sources have another sample rate, a task cannot be scored, the export to
-            replace has a damaged record, or the model card would replace a file of another origin.
+            replace has a damaged record or a model card that was edited, or the card would replace a file of another
+            origin.
         MissingExtraError: the packages that write ONNX files are not installed.
     """
     config = paths.check(config)
@@ -85,6 +86,8 @@ def check(config: ExportConfig) -> ExportPlan:
             f"output={plan.output} holds a {hub_folder.CARD} that belongs to no complete export, and the card would "
             "replace it: move it away, or name another output"
         )
+    if hub_folder.CARD in plan.before:
+        _refuse_edited(plan.output)
     return plan
 
 
@@ -126,6 +129,7 @@ def run(plan: ExportPlan) -> ExportResult:
         "files": result.files,
         "checks": {name: asdict(agreement) for name, agreement in checks.items()},
         "metadata": plan.metadata,
+        **({"card_sha256": storage.sha256(files[hub_folder.CARD])} if hub_folder.CARD in files else {}),
     }
     storage.write_json(storage.join(plan.output, RECORD), content, FORMAT_VERSION)
     return result
@@ -161,6 +165,23 @@ def _before(output: str, named: str) -> tuple[str, ...]:
     there = [storage.name(file) for file in storage.list_files(output)]  # a record does not cover other folders
     has_scores = onnx_file.INT8_FILE in listed and storage.join(output, EVALUATION) != storage.join(named)
     return *(name for name in there if name in listed), *([EVALUATION] if has_scores else ())
+
+
+def _refuse_edited(output: str) -> None:
+    """Refuse to replace a model card that a person has edited.
+
+    Raises:
+        ValueError: names the folder.
+    """
+    record = storage.read_json(storage.join(output, RECORD))
+    text = storage.read_bytes(storage.join(output, hub_folder.CARD))
+    # The first records have only the card's size.
+    written = record.get("card_sha256", record["files"][hub_folder.CARD])
+    if written not in (storage.sha256(text), len(text)):
+        raise ValueError(
+            f"output={output} holds a {hub_folder.CARD} that was edited after its export, and would be replaced: move "
+            "it away, or name another output"
+        )
 
 
 def _remove(plan: ExportPlan) -> None:

@@ -203,6 +203,23 @@ def test_a_readme_of_somebody_else_is_no_model_card_to_replace(student, tmp_path
         api.export(encoder=student.run, to="hub", output=str(tmp_path))
 
 
+def test_a_card_that_was_edited_is_not_replaced(student, tmp_path):
+    api.export(encoder=student.run, to="hub", output=str(tmp_path))
+    readme = tmp_path / "README.md"
+    record, text = json.loads((tmp_path / "export.json").read_text()), readme.read_text()
+    for edited, written in (
+        (text.replace("a", "b", 1), record),
+        (f"{text} Mine.", {name: value for name, value in record.items() if name != "card_sha256"}),
+    ):
+        readme.write_text(edited)
+        (tmp_path / "export.json").write_text(json.dumps(written))
+        for form in ("hub", "torch"):
+            with pytest.raises(ValueError, match=r"README\.md that was edited after its export, and would be replaced"):
+                job.check(ExportConfig(encoder=student.run, to=form, output=str(tmp_path)))
+    readme.unlink()
+    api.export(encoder=student.run, to="hub", output=str(tmp_path))
+
+
 def test_an_evaluation_of_other_weights_is_refused(evaluation, tmp_path):
     other = write_student(tmp_path, seed=1)
     with pytest.raises(ValueError, match=r"has no row for the present weights of .* rows are .*the student"):
