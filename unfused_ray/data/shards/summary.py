@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ class SourceSummary:
             crossing: sentences on groups in several splits.
         """
         named = {split: Counter({label: n for label, n in counts.items() if label}) for split, counts in labels.items()}
-        said = [*sentences(notes), *unseen_labels(named), *_equal_numbers(named), *crossing]
+        said = [*sentences(notes), *unseen_labels(named), *_equal_numbers(named), *_alike(named), *crossing]
         said += [pair.text for pair in shared]
         return cls(
             labels={split: LabelCounts.of(named[split], labels[split][""]) for split in sorted(labels)},
@@ -113,6 +114,18 @@ def _equal_numbers(labels: Mapping[str, Mapping[str, int]]) -> list[str]:
     return [f"labels that spell one number differently are different classes: {first_of(several)}"] if several else []
 
 
+def _alike(labels: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Return a sentence on labels that look alike because only their accents are stored in other ways."""
+    spelt = Counter(_composed(label) for label in {label for of_split in labels.values() for label in of_split})
+    several = sorted(label for label, count in spelt.items() if count > 1)
+    text = "labels that look alike are different classes, because their accents are stored in different ways"
+    return [f"{text} (NFC and NFD of Unicode): {first_of(several)}"] if several else []
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
 def unseen_labels(labels: Mapping[str, Mapping[str, int]]) -> list[str]:
     """Return sentences on labels of held-out splits that no training clip has."""
     train = labels.get("train", {})
@@ -132,7 +145,7 @@ def crossing_groups(places: Iterable[tuple[str, str]]) -> list[str]:
     splits: dict[str, set[str]] = defaultdict(set)
     for group, split in set(places):
         if group and split:
-            splits[group].add("test" if split.startswith("test-") else split)
+            splits[_composed(group)].add("test" if split.startswith("test-") else split)
     crossing = {group: sorted(found) for group, found in sorted(splits.items()) if len(found) > 1}
     if not crossing:
         return []

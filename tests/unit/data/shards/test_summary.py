@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,6 +66,16 @@ def test_labels_that_are_one_number_are_said(tmp_path: Path):
     rows = ["path,label,split", "a.wav,1,train", "b.wav,2,train", "c.wav,1.0,test"]
     text = told(Path(write_list(tmp_path / "in/x.csv", rows)), tmp_path / "out")
     assert "! labels that spell one number differently are different classes: 1 and 1.0" in text
+
+
+def test_labels_and_groups_with_accents_stored_in_two_ways_are_said(tmp_path: Path):
+    """macOS writes the names of folders, which become labels and groups, with decomposed accents."""
+    write_clips(tmp_path / "in", "a.wav", "b.wav", "c.wav")
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    rows = [f"a.wav,{composed},{composed},train", f"b.wav,{decomposed},x,train", f"c.wav,dog,{decomposed},valid"]
+    text = told(Path(write_list(tmp_path / "in/x.csv", ["path,label,group,split", *rows])), tmp_path / "out")
+    assert "! labels that look alike are different classes, because their accents are stored in different ways" in text
+    assert f"! 1 group is in more than one split ({composed} in train and valid)" in text
 
 
 def test_groups_in_more_than_one_split_are_said(tmp_path: Path):
