@@ -73,6 +73,7 @@ def check(given: TrainingConfig | TrainingData) -> TrainingPlan:
     runtime_of(config.runtime).refuse_impossible(config.runtime)
     watched_tasks(config.watch, config.front_end)
     uri = config.output or storage.join(home(), "runs", config.name)
+    Run(uri).refuse_other_content()
     begun = bool(CheckpointStore(uri).committed())
     record = Run(uri).record() if begun else None
     facts = {"num_clips": index.num_clips, "data_checksums": index.checksums, **origin_facts(config, record)}
