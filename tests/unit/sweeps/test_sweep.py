@@ -646,12 +646,53 @@ def test_a_trial_whose_process_dies_goes_on_and_one_with_an_error_of_its_own_doe
         "_tune": tune,
     }.items():
         monkeypatch.setattr(sweep, name, value)
+    monkeypatch.setattr(cluster, "several_nodes", lambda: "")
     sweep._run(prepared, 2, 2)
     assert tried == [[default, other], *[[default]] * (starts - 1)]
     records = {each.id: each for each in trial.read_records(prepared.trials.uri)}
     ended = records[space.identity(default)]
     assert (ended.state, ended.is_lost) == ("finished" if deaths == 2 else "failed", deaths == 99)
     assert tracking.ended == [ended.id] * ended.is_lost
+
+
+@pytest.mark.parametrize(("ended", "is_one_left"), [(0, False), (1, False), (1, True), (2, True)])
+def test_a_sweep_is_interrupted_unless_as_many_trials_have_ended_as_are_wanted(
+    config: Callable[..., SweepConfig], monkeypatch: pytest.MonkeyPatch, ended: int, is_one_left: bool
+) -> None:
+    """Ray Tune returns at a Ctrl-C; by then, trials that start have no record, and some of an earlier start may be left
+    because fewer trials are wanted now."""
+    prepared, tracking = plan.check(config(num_trials=2)), _Tracked()
+    points = [{**prepared.default, "method.alpha": alpha} for alpha in (0.25, 0.5, 0.75)]
+    if is_one_left:
+        Record(points[-1], "running").write(prepared.trials.uri)
+
+    def fit(run_config: Any) -> None:
+        for point in points[:ended]:
+            replace(record([0.5], 0.0), point=point).write(prepared.trials.uri)
+            run_config.callbacks[0].on_trial_complete(0, [], SimpleNamespace(config=point))
+
+    def tuner(*_: object, run_config: Any, **__: object) -> SimpleNamespace:
+        return SimpleNamespace(fit=lambda: fit(run_config))
+
+    for name, value in {
+        "label_points": lambda space: [],
+        "tracked": lambda *_: nullcontext(tracking),
+        "trial_resources": lambda config: {},
+    }.items():
+        monkeypatch.setattr(sweep, name, value)
+    for name, value in {
+        "Tuner": tuner,
+        "with_parameters": lambda trainable, **_: trainable,
+        "with_resources": lambda trainable, _: trainable,
+    }.items():
+        monkeypatch.setattr(sweep.tune, name, value)
+    monkeypatch.setattr(cluster, "several_nodes", lambda: "")
+    said = ""
+    try:  # pytest would end at an interruption that is not expected
+        sweep._run(prepared, 2, 2)
+    except KeyboardInterrupt as error:
+        said = str(error)
+    assert ("the same command with --resume resumes it" in said) == (ended < 2)
 
 
 @pytest.mark.parametrize("message", [trial.PROCESS_DIED, "ValueError: no space left"])
