@@ -487,8 +487,21 @@ def test_what_is_for_gpus_is_not_squeezed_beside_others_onto_this_machine(
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     large = changed(plan, 'recipe = "tiny"\n\n', 'recipe = "tiny"\nsettings = { "runtime.gpus_per_worker" = 1 }\n\n')
-    with pytest.raises(ValueError, match="processes=2 without RAY_ADDRESS would train decar-v2-seed-0"):
-        job.run(command(tmp_path / "table", processes=2, stages=("train",), of=large))
+    for begin in (job.run, comparison_plan.describe):
+        with pytest.raises(ValueError, match="processes=2 without RAY_ADDRESS would train decar-v2-seed-0"):
+            begin(command(tmp_path / "table", processes=2, stages=("train",), of=large))
+    assert not (tmp_path / "table").exists()
+
+
+def test_what_an_evaluation_would_end_with_is_refused_before_anything_is_trained_and_by_a_dry_run(
+    command: Call, plan: Path, tmp_path: Path
+) -> None:
+    absent = changed(plan, "support.embedders:Bands", "support.embedders:Absent")
+    for begin in (job.run, comparison_plan.describe):
+        with pytest.raises(ValueError, match=r"support\.embedders:Absent cannot be made"):
+            begin(command(tmp_path / "table", of=absent))
+        with pytest.raises(ValueError, match="no row has all of its networks trained"):
+            begin(command(tmp_path / "table", stages=("evaluate",)))
     assert not (tmp_path / "table").exists()
 
 
