@@ -546,6 +546,13 @@ def test_a_sweep_keeps_its_space_and_what_it_runs_on(
         plan.check(config(resume=True))
 
 
+def test_a_sweep_whose_folder_was_moved_is_resumed_there(config: Callable[..., SweepConfig], tmp_path: Path) -> None:
+    begun = plan.check(config())
+    storage.write_json(storage.join(begun.trials.uri, SWEEP), begun.record, trial.FORMAT_VERSION)
+    Path(begun.trials.uri).rename(tmp_path / "moved")
+    assert plan.check(config(output=str(tmp_path / "moved"), resume=True)).id == begun.id
+
+
 @pytest.mark.usefixtures("ray_session")
 def test_a_sweep_that_was_interrupted_keeps_its_trials_and_ends_with_all(
     config: Callable[..., SweepConfig],
