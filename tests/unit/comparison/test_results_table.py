@@ -482,6 +482,13 @@ def test_what_waits_for_another_training_holds_no_place(
     assert set(begun[2:]) == {"unfused-seed-0-drums", "unfused-seed-0-languages"}
 
 
+def test_a_choice_of_what_to_train_is_refused_where_nothing_is_trained(command: Call, tmp_path: Path) -> None:
+    for choice in ({"only": ("unfused",)}, {"seeds": (0,)}):
+        with pytest.raises(ValueError, match=r"has no effect with stages=\('evaluate',\), none of which trains"):
+            command(tmp_path, stages=("evaluate",), **choice)
+        command(tmp_path, stages=("evaluate",), list=True, **choice)
+
+
 def test_what_is_for_gpus_is_not_squeezed_beside_others_onto_this_machine(
     command: Call, plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
