@@ -56,6 +56,8 @@ def run(plan: ComparisonPlan) -> ComparisonResult:
     plan.refuse_impossible()
     jobs = JobProcesses(plan.logs, plan.threads)
     failed = train(plan, jobs) if "train" in plan.config.stages else 0
+    if failed and not plan.finished():
+        return ComparisonResult(plan.output, failed)  # the log names the failures; there is nothing to score
     validated = validate(plan) if "validate" in plan.config.stages else None
     tables = evaluate(plan, jobs) if "evaluate" in plan.config.stages else (None, None)
     return ComparisonResult(plan.output, failed, validated, *tables)

@@ -268,6 +268,8 @@ def test_a_training_that_stopped_goes_on_and_leaves_out_what_builds_on_it_until_
     stopped = command(tmp_path, stages=("train",))
     assert job.run(stopped).num_failed == len(TRAININGS)
     assert InProcess.begun == TRAININGS[:1]
+    nothing = job.run(command(tmp_path))  # a failed training is no error of the user, though no row can be scored
+    assert (nothing.num_failed, nothing.table) == (len(TRAININGS), None)
     assert "failed: decar-v2-seed-0 stopped" in caplog.text
     assert "Traceback" not in caplog.text
     half = Run(str(tmp_path / "runs" / "decar-v2" / "seed-0"))
