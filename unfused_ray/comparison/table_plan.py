@@ -19,6 +19,7 @@ from unfused_ray.config import MEAN, Config, PositiveFloat, Seed, TrainingConfig
 from unfused_ray.evaluation.cells import file_stem
 from unfused_ray.evaluation.embedders import is_spec
 from unfused_ray.evaluation.systems import LogMelStatistics
+from unfused_ray.evaluation.tasks import role
 from unfused_ray.models.encoder import LAYERS
 from unfused_ray.recipes import recipe
 
@@ -85,6 +86,11 @@ class PlannedSystem(Config):
                 raise ValueError(
                     f"{self.name}: settings.{field}={value!r} would end the training before its TFLOP are spent: "
                     "leave it out"
+                )
+            if field == "splits" and self.on != "sources":
+                raise ValueError(
+                    f"{self.name}: settings.{field}={value!r}: a network of {self.on} trains on their training clips, "
+                    "because validation and test clips judge it: leave it out"
                 )
             if isinstance(value, Mapping) and "kind" not in value:
                 raise ValueError(
@@ -219,6 +225,20 @@ class TablePlan(Config):
                 raise ValueError(f"{system.name}: seed {min(unknown)} is not in the plan, whose seeds are {self.seeds}")
             self.tflop.of(system)
             earlier[system.name] = system
+        return self
+
+    @model_validator(mode="after")
+    def _trains_on_no_held_out_clips(self) -> Self:
+        tasks = sorted(set(self.sources) & set(self.tasks))
+        for system in self.systems:
+            held_out = [
+                split for split in system.settings.get("splits", ()) if role(split) in ("valid", "test", "fold")
+            ]
+            if tasks and held_out:
+                raise ValueError(
+                    f"{system.name}: settings.splits has {held_out[0]!r}, and the source {tasks[0]} is a task, too: "
+                    "its validation and test clips judge the rows, so no system trains on them"
+                )
         return self
 
     @model_validator(mode="after")

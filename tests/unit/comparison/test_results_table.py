@@ -350,6 +350,16 @@ def test_every_system_of_a_plan_has_a_configuration(path: Path) -> None:
         ('name = "UnFuSeD"', 'name = "β = 0"', "'β = 0': a system's name .* neither a slash nor a ="),
         ('name = "UnFuSeD"', 'name = "学生"', "'学生': a system's name has a letter from a to z or a digit"),
         ('"UnFuSeD"', '"random fc1"', "systems: 'random fc1' is the name of another row too"),
+        (
+            'on = "each task"',
+            'on = "each task"\nsettings = { splits = ["train", "test"] }',
+            "UnFuSeD: settings.splits=.*: a network of each task trains on their training clips",
+        ),
+        (
+            'recipe = "tiny"\n\n',
+            'recipe = "tiny"\nsettings = { splits = ["train", "test-far"] }\n\n',
+            "DECAR-v2: settings.splits has 'test-far', and the source drums is a task, too",
+        ),
         ("seeds = [0]", "seeds = [-1]", "seeds.0=-1: Input should be greater than or equal to 0"),
         ("seeds = [0]", "seeds = [0", "not a TOML"),
     ],
