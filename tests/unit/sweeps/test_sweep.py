@@ -151,6 +151,20 @@ def test_the_default_trial_has_a_choice_of_several_values_as_it_is(
     assert space.default_point(config, several) == {"labels.num_clusters": expected}
 
 
+@pytest.mark.parametrize(
+    "whole", [{"optimizer.warmup_epochs": IntDistribution(0, 2)}, {"ema_decay": CategoricalDistribution((0, 0.99))}]
+)
+def test_the_default_trial_is_tried_once_where_the_space_has_whole_numbers(
+    whole: space.Space, config: Callable[..., SweepConfig]
+) -> None:
+    default = space.default_point(DistillConfig(), whole)
+    search = make_search(config(), whole, default, [])
+    points = [search.suggest(str(number)) for number in range(int(space.num_points(whole)) + 1)]
+    assert points.pop() == Searcher.FINISHED
+    assert points[0] == default
+    assert {space.identity(point) for point in points} == {space.identity(point) for point in space.points(whole)}
+
+
 def test_labels_are_made_for_every_combination_of_their_settings() -> None:
     both = {**SPACE, "labels.starts": CategoricalDistribution((1, 2))}
     assert len(space.label_points(both)) == 4
