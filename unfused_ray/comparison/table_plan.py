@@ -42,7 +42,7 @@ _ENDS = ("stop_after", "watch.patience")
 
 TrainedOn = Literal["sources", "each task", "all tasks"]
 """Training data of a system: the sources for pre-training; the training clips of each task, with a network for each; or
-those of all tasks together."""
+those of all tasks together, except tasks with folds, all of whose clips are tested."""
 
 
 class PlannedSystem(Config):

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from support.paths import ROOT
 from support.processes import wait_for
 from support.runs import train
-from support.tasks import PROTOCOL, write_task
+from support.tasks import PROTOCOL, write_folds, write_task
 
 from unfused_ray import recipes, storage
 from unfused_ray.comparison import job, page, processes, results
@@ -492,6 +492,16 @@ def test_what_waits_for_another_training_holds_no_place(
     assert job.run(command(tmp_path / "table", processes=2, stages=("train",), of=more)).num_failed == 0
     assert set(begun[:2]) == {"decar-v2-seed-0", "cola-seed-0"}
     assert set(begun[2:]) == {"unfused-seed-0-drums", "unfused-seed-0-languages"}
+
+
+def test_a_system_of_all_tasks_is_refused_if_every_task_has_folds(plan: Path, tmp_path: Path) -> None:
+    for name in ("drums", "languages"):
+        write_folds(tmp_path / "folds" / name, (12, 12, 12))
+    config = CompareConfig(plan=str(plan), data_root=str(tmp_path / "folds"), output=str(tmp_path / "table"))
+    of = comparison_plan.check(config)
+    system = PlannedSystem(name="a", recipe="tiny", on="all tasks")
+    with pytest.raises(ValueError, match="a: on='all tasks' has no clips: every task has folds"):
+        of.trainings.of(system, 0)
 
 
 def test_a_choice_of_what_to_train_is_refused_where_nothing_is_trained(command: Call, tmp_path: Path) -> None:
