@@ -50,6 +50,12 @@ class ComparisonPlan:
         given = {self.table.system(name).slug: storage.absolute(folder) for name, _, folder in pairs if folder}
         if len(given) < len(config.use):
             raise ValueError(f"use={config.use}: each must be SYSTEM=FOLDER, and each system given once")
+        unused = {self.table.system(slug).name for slug in given} - {system.name for system in self.systems}
+        if unused and not {"validate", "evaluate"} & set(config.stages):
+            raise ValueError(
+                f"use={config.use} has no effect on {min(unused)} with only={config.only}, which neither trains it nor "
+                f"builds on it, and stages={config.stages}: leave it out"
+            )
         self.trainings = Trainings(self.table, config.data_root, self.output, given)
         self.trainings.refuse_unfound()
         self.against = self.table.row(config.against) if config.against else ""

@@ -509,6 +509,8 @@ def test_a_choice_of_what_to_train_is_refused_where_nothing_is_trained(command: 
         with pytest.raises(ValueError, match=r"has no effect with stages=\('evaluate',\), none of which trains"):
             command(tmp_path, stages=("evaluate",), **choice)
         command(tmp_path, stages=("evaluate",), list=True, **choice)
+    with pytest.raises(ValueError, match=r"has no effect on UnFuSeD with only=\('decar-v2',\)"):
+        command(tmp_path, stages=("train",), only=("decar-v2",), use=(f"unfused={tmp_path}/nowhere",))
 
 
 def test_what_is_for_gpus_is_not_squeezed_beside_others_onto_this_machine(
