@@ -49,14 +49,15 @@ def run(plan: ComparisonPlan) -> ComparisonResult:
     """Run the configured stages: train what is not finished, score it on validation clips, then on test clips.
 
     Raises:
-        ValueError: a task cannot be evaluated, no trained row can be evaluated yet, or a run has other settings than
-            the plan.
+        ValueError: a task, or an encoder of others, cannot be evaluated, no trained row can be evaluated yet, or a run
+            has other settings than the plan.
         ChildProcessError: an evaluation failed.
     """
-    if {"validate", "evaluate"} & set(plan.config.stages):
-        plan.refuse_tasks()
+    plan.refuse_impossible()
     jobs = JobProcesses(plan.logs, plan.threads)
     failed = train(plan, jobs) if "train" in plan.config.stages else 0
+    if failed and not plan.finished():
+        return ComparisonResult(plan.output, failed)  # the log names the failures; there is nothing to score
     validated = validate(plan) if "validate" in plan.config.stages else None
     tables = evaluate(plan, jobs) if "evaluate" in plan.config.stages else (None, None)
     return ComparisonResult(plan.output, failed, validated, *tables)
@@ -66,15 +67,12 @@ def train(plan: ComparisonPlan, jobs: JobProcesses) -> int:
     """Train what is not finished; return how many trainings failed. Those that build on a failed one are left out.
 
     Raises:
-        ValueError: a finished training has other settings than the plan, or a training is for a cluster with GPUs and
-            there is none.
+        ValueError: a finished training has other settings than the plan.
         Exception: a fault of the project rather than a failure of a training; the other trainings are stopped.
     """
     chosen = plan.chosen()
     done = [training for training in chosen if training.state == "finished"]
     waiting = [training for training in chosen if training not in done]
-    for training in waiting:
-        plan.as_run(training.config)
     running: dict[Future[None], Training] = {}
     failed: dict[str, OSError | ValueError] = {}  # by folder
     with jobs.pool(plan.num_jobs) as pool:
@@ -140,8 +138,7 @@ def evaluate(plan: ComparisonPlan, jobs: JobProcesses) -> tuple[ResultsTable, Re
         ChildProcessError: a job failed.
     """
     finished = plan.some_finished()
-    if plan.against in [system.name for system in plan.table.systems] and plan.against not in finished:
-        raise ValueError(f"against={plan.against}: not all networks of {plan.against} are trained yet")
+    plan.refuse_untrained_against(finished)
     freeze(plan.table, plan.protocol, plan.output)
     # Random networks are many, and a first look at the table does not need them.
     for random_seeds in dict.fromkeys((0, plan.table.random_seeds)):

@@ -19,7 +19,7 @@ from unfused_ray.comparison.table_plan import PlannedSystem, find_plan, load_pla
 from unfused_ray.comparison.trainings import Training, Trainings, expected_minutes, refuse_other_settings
 from unfused_ray.comparison.validation import MARKDOWN
 from unfused_ray.config import CompareConfig, EvaluateConfig, TrackingConfig, TrainingConfig
-from unfused_ray.evaluation.tasks import load_task, refuse_shared
+from unfused_ray.evaluation_job import plan as evaluation_plan
 from unfused_ray.home import home, local_home
 from unfused_ray.machine.threads import usable_cores
 from unfused_ray.tracking import store
@@ -50,6 +50,12 @@ class ComparisonPlan:
         given = {self.table.system(name).slug: storage.absolute(folder) for name, _, folder in pairs if folder}
         if len(given) < len(config.use):
             raise ValueError(f"use={config.use}: each must be SYSTEM=FOLDER, and each system given once")
+        unused = {self.table.system(slug).name for slug in given} - {system.name for system in self.systems}
+        if unused and not {"validate", "evaluate"} & set(config.stages):
+            raise ValueError(
+                f"use={config.use} has no effect on {min(unused)} with only={config.only}, which neither trains it nor "
+                f"builds on it, and stages={config.stages}: leave it out"
+            )
         self.trainings = Trainings(self.table, config.data_root, self.output, given)
         self.trainings.refuse_unfound()
         self.against = self.table.row(config.against) if config.against else ""
@@ -76,16 +82,35 @@ class ComparisonPlan:
                 refuse_other_settings(training)
         return found
 
-    def refuse_tasks(self) -> None:
-        """Refuse tasks that cannot be evaluated, before anything is trained for them.
+    def refuse_impossible(self) -> None:
+        """Refuse trainings, tasks and encoders of others with which a stage would end, before anything is trained.
 
         Raises:
-            FileNotFoundError, ValueError: names the task and the reason.
+            FileNotFoundError, ValueError: names the training, task or encoder and the reason.
         """
-        for name in self.table.tasks:
-            task = load_task(self.trainings.uri(name))
-            if self.config.shared_clips == "refuse":
-                refuse_shared(task)
+        stages = self.config.stages
+        if "train" in stages:
+            for training in self.to_train():
+                self.as_run(training.config)
+        if {"validate", "evaluate"} & set(stages):
+            evaluation_plan.check(self.evaluation({}, 0, *self.table.tasks))
+            if "train" not in stages:
+                finished = self.some_finished()
+                if "evaluate" in stages:
+                    self.refuse_untrained_against(finished)
+
+    def to_train(self) -> list[Training]:
+        """Return the chosen trainings that are not finished."""
+        return [training for training in self.chosen() if training.state != "finished"]
+
+    def refuse_untrained_against(self, finished: dict[str, list[int]]) -> None:
+        """Refuse to compare with a system whose networks are not all trained.
+
+        Raises:
+            ValueError: names the system.
+        """
+        if self.against in [system.name for system in self.table.systems] and self.against not in finished:
+            raise ValueError(f"against={self.against}: not all networks of {self.against} are trained yet")
 
     def as_run(self, config: TrainingConfig) -> TrainingConfig:
         """Return the configuration to start: in one process, without Ray, if several trainings share this machine."""
@@ -181,8 +206,7 @@ class ComparisonPlan:
         """Return the processes that a run would start, in order."""
         lines = []
         if "train" in self.config.stages:
-            left = [training for training in self.chosen() if training.state != "finished"]
-            lines += [shlex.join(command(t.system.job, self.settings(t.config))) for t in left]
+            lines += [shlex.join(command(t.system.job, self.settings(t.config))) for t in self.to_train()]
         if "validate" in self.config.stages:
             lines.append(f"validation clips, in this process: {storage.join(self.output, MARKDOWN)}")
         if "evaluate" in self.config.stages:
@@ -200,6 +224,11 @@ def check(config: CompareConfig) -> ComparisonPlan:
 
 
 def describe(plan: ComparisonPlan) -> Group:
-    """Show the state of every training, and the processes that would be started."""
+    """Show the state of every training, and the processes that would be started.
+
+    Raises:
+        FileNotFoundError, ValueError: a run would be refused.
+    """
+    plan.refuse_impossible()
     lines = [f"tracker: {store.describe(TrackingConfig())}", *plan.commands()]
     return Group(plan.listing(), Text("\n".join(lines), no_wrap=True, overflow="ignore"))

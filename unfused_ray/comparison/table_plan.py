@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from unfused_ray.config import Config, PositiveFloat, Seed, TrainingConfig, explain
+from unfused_ray.config import MEAN, Config, PositiveFloat, Seed, TrainingConfig, explain
+from unfused_ray.evaluation.cells import file_stem
 from unfused_ray.evaluation.embedders import is_spec
 from unfused_ray.evaluation.systems import LogMelStatistics
+from unfused_ray.evaluation.tasks import role
 from unfused_ray.models.encoder import LAYERS
 from unfused_ray.recipes import recipe
 
@@ -39,7 +42,7 @@ _ENDS = ("stop_after", "watch.patience")
 
 TrainedOn = Literal["sources", "each task", "all tasks"]
 """Training data of a system: the sources for pre-training; the training clips of each task, with a network for each; or
-those of all tasks together."""
+those of all tasks together, except tasks with folds, all of whose clips are tested."""
 
 
 class PlannedSystem(Config):
@@ -67,6 +70,14 @@ class PlannedSystem(Config):
     """An earlier system whose weights it starts from."""
 
     @model_validator(mode="after")
+    def _name_serves_folders_and_models(self) -> Self:
+        if not self.slug or {"/", "="} & set(self.name):
+            raise ValueError(
+                f"{self.name!r}: a system's name has a letter from a to z or a digit, and neither a slash nor a ="
+            )
+        return self
+
+    @model_validator(mode="after")
     def _settings_count(self) -> Self:
         for field, value in self.settings.items():
             if field in _DECIDED:
@@ -75,6 +86,11 @@ class PlannedSystem(Config):
                 raise ValueError(
                     f"{self.name}: settings.{field}={value!r} would end the training before its TFLOP are spent: "
                     "leave it out"
+                )
+            if field == "splits" and self.on != "sources":
+                raise ValueError(
+                    f"{self.name}: settings.{field}={value!r}: a network of {self.on} trains on their training clips, "
+                    "because validation and test clips judge it: leave it out"
                 )
             if isinstance(value, Mapping) and "kind" not in value:
                 raise ValueError(
@@ -174,11 +190,26 @@ class TablePlan(Config):
     peers: tuple[Peer, ...] = ()
 
     @model_validator(mode="after")
+    def _nothing_is_named_twice(self) -> Self:
+        lists = {"seeds": self.seeds, "tasks": self.tasks, "compare": self.compare}
+        for field, values in {**lists, **{f"{system.name}: seeds": system.seeds for system in self.systems}}.items():
+            if repeated := [value for value, times in Counter(values).items() if times > 1]:
+                raise ValueError(f"{field}: {repeated[0]!r} is given more than once: give it once")
+        if not self.name or "/" in self.name:
+            raise ValueError(f"name={self.name!r}: a plan's name is that of a folder, without a slash")
+        if odd := [task for task in self.tasks if "/" in task or task == MEAN]:
+            raise ValueError(
+                f"tasks: {odd[0]!r} must be the name of a folder directly below the data root, and not {MEAN!r}, which "
+                "is the column of the mean"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _systems_build_on_earlier_ones(self) -> Self:
         earlier: dict[str, PlannedSystem] = {}
         for system in self.systems:
-            if system.slug in {other.slug for other in earlier.values()} or "/" in system.name:
-                raise ValueError(f"{system.name!r}: another system has this name, or the name has a slash")
+            if system.slug in {other.slug for other in earlier.values()}:
+                raise ValueError(f"{system.name!r}: another system has this name, as folders spell it")
             if system.teacher and system.job != "distill":
                 raise ValueError(f"{system.name}: a teacher is for job = 'distill'")
             for name in filter(None, (system.teacher, system.init_from)):
@@ -197,20 +228,37 @@ class TablePlan(Config):
         return self
 
     @model_validator(mode="after")
+    def _trains_on_no_held_out_clips(self) -> Self:
+        tasks = sorted(set(self.sources) & set(self.tasks))
+        for system in self.systems:
+            held_out = [
+                split for split in system.settings.get("splits", ()) if role(split) in ("valid", "test", "fold")
+            ]
+            if tasks and held_out:
+                raise ValueError(
+                    f"{system.name}: settings.splits has {held_out[0]!r}, and the source {tasks[0]} is a task, too: "
+                    "its validation and test clips judge the rows, so no system trains on them"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _compares_rows(self) -> Self:
         compared = [("compare", name) for pair in self.compare for name in pair]
         anchors = [("anchors", name) for name in self.anchors]
         for field, name in (*compared, *anchors, ("random", self.random), ("reference", self.reference)):
             if name not in self._named() and not _is_untrained(name):
                 raise ValueError(f"{field}: {name!r} is not a row of the plan; these are {self._rows()}")
+        if alike := [first for first, second in self.compare if first == second]:
+            raise ValueError(f"compare: {alike[0]!r} cannot be compared with itself")
         return self
 
     @model_validator(mode="after")
-    def _peers_have_names_of_their_own(self) -> Self:
-        if repeated := [
-            peer.name for peer in self.peers if self._named().count(peer.name) > 1 or _is_untrained(peer.name)
-        ]:
-            raise ValueError(f"peers: {repeated[0]!r} is the name of another row too")
+    def _rows_have_names_of_their_own(self) -> Self:
+        stems = Counter(map(file_stem, self._named()))
+        for field, rows in (("systems", self.systems), ("peers", self.peers)):
+            for row in rows:
+                if stems[file_stem(row.name)] > 1 or _is_untrained(row.name):
+                    raise ValueError(f"{field}: {row.name!r} is the name of another row too, as files spell it")
         return self
 
     @property

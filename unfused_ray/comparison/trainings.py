@@ -115,6 +115,11 @@ class Trainings:
             return (self._training(system, seed, "", [self.uri(name) for name in self.plan.sources], ()),)
         if system.on == "all tasks":
             whole = [self.uri(task) for task in self.plan.tasks if not _folds(self.uri(task))]
+            if not whole:
+                raise ValueError(
+                    f"{system.name}: on={system.on!r} has no clips: every task has folds, each of which is tested; "
+                    'give on = "each task", which trains a network for each fold'
+                )
             return (self._training(system, seed, "", whole, ()),)
         return tuple(
             self._training(system, seed, name, [self.uri(task)], splits)

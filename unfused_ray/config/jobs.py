@@ -275,8 +275,11 @@ class CompareConfig(Config):
     @property
     def idle(self) -> Mapping[str, str]:
         """Fields that have no effect."""
-        why = f"with stages={self.stages}, none of which makes a table"
-        return {} if "evaluate" in self.stages else {"against": why}
+        shown = f"with stages={self.stages}, none of which"
+        idle = {} if "evaluate" in self.stages else {"against": f"{shown} makes a table"}
+        if "train" in self.stages or self.list:
+            return idle
+        return idle | dict.fromkeys(("only", "seeds"), f"{shown} trains: every finished row is scored")
 
 
 class SweepConfig(Config):

@@ -251,8 +251,9 @@ def costs(row: Row) -> list[str]:
 
 
 def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table; all columns but the first are right-aligned."""
-    first, *others = (f"| {' | '.join(line)} |" for line in (headings, *rows))
+    """Return a Markdown table; all columns but the first are right-aligned. A | in a cell is escaped."""
+    escaped = ([cell.replace("|", "\\|") for cell in line] for line in (headings, *rows))
+    first, *others = (f"| {' | '.join(line)} |" for line in escaped)
     return "\n".join([first, f"|---|{'--:|' * (len(headings) - 1)}", *others])
 
 

@@ -26,6 +26,8 @@ ASSIGNMENTS = "assignments"
 PSEUDO_LABELS = "pseudo-labels"
 BEST = "best"
 """Folder of the best network that was watched, if it is to be exported."""
+_BEGUN_ANEW = (ASSIGNMENTS, PSEUDO_LABELS, BEST, DIVERGED)
+"""Files and folders that are deleted when a run begins anew."""
 
 # Settings that may differ when a run is resumed. Data and teacher are compared by checksum; the run or export that the
 # run begins with is compared by identity.
@@ -77,8 +79,9 @@ class Run:
 
         Raises:
             ConfigurationChangedError: settings differ that would change the result.
-            ValueError: another version of unfused-ray wrote the run.
+            ValueError: another version of unfused-ray wrote the run, or as in :meth:`refuse_other_content`.
         """
+        self.refuse_other_content()
         new: dict[str, Any] = {
             "id": uuid.uuid4().hex,
             "created": time.time(),
@@ -89,7 +92,7 @@ class Run:
         }
         changes = self.changes(config, facts)
         if not is_run(self.uri) or (changes and not CheckpointStore(self.uri).committed()):
-            for name in (ASSIGNMENTS, PSEUDO_LABELS, BEST, DIVERGED):
+            for name in _BEGUN_ANEW:
                 storage.delete(storage.join(self.uri, name))
             write_file(self.uri, RECORD, new)
             return new
@@ -124,6 +127,20 @@ class Run:
             if within(name, KEPT_SETTINGS) or not within(name, RESUMABLE_SETTINGS)
             if name not in idle  # it had no effect in a run begun before such settings were refused
         ]
+
+    def refuse_other_content(self) -> None:
+        """Refuse a folder that is no run's but holds what a run that begins anew would delete: it is someone else's.
+
+        Raises:
+            ValueError: names what the folder holds.
+        """
+        if is_run(self.uri):
+            return
+        if found := [name for name in _BEGUN_ANEW if self._has(name)]:
+            raise ValueError(
+                f"output={self.uri} holds {' and '.join(found)}, but no {RECORD}: it is not the folder of a run, and a "
+                "run that begins there would delete them. Give another --output"
+            )
 
     def refuse_repetition(self, config: TrainingConfig, facts: Mapping[str, Any]) -> None:
         """Refuse to resume a diverged or collapsed run without a change: it would end at the same place again.

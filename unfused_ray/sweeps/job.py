@@ -111,18 +111,16 @@ def _run(plan: SweepPlan, missing: int, concurrent: int) -> None:
 
 
 def _lost(uri: str) -> list[Record]:
-    """Return the trials whose process has died.
-
-    Raises:
-        KeyboardInterrupt: a trial has not ended, because the sweep was interrupted.
-    """
-    records = read_records(uri)
-    if any(record.state == "running" for record in records):
-        raise KeyboardInterrupt("the sweep was interrupted: the same command with --resume resumes it")
-    return [record for record in records if record.is_lost]
+    """Return the trials whose process has died."""
+    return [record for record in read_records(uri) if record.is_lost]
 
 
 def _tune(plan: SweepPlan, missing: int, concurrent: int, tracking: SweepTracking) -> None:
+    """Run ``missing`` trials under Ray Tune.
+
+    Raises:
+        KeyboardInterrupt: not all have ended: Ray Tune returns at a Ctrl-C as if they had.
+    """
     config, trials = plan.config, plan.trials
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     trainable = tune.with_parameters(_trainable, plan=trials)
@@ -150,6 +148,9 @@ def _tune(plan: SweepPlan, missing: int, concurrent: int, tracking: SweepTrackin
             ),
             run_config=tune.RunConfig(storage_path=folder, callbacks=[callback], verbose=0),
         ).fit()
+    # Counted, because a trial that was still starting has no record, and one of an earlier start may not be continued.
+    if callback.num_ended < plan.num_trials:
+        raise KeyboardInterrupt("the sweep was interrupted: the same command with --resume resumes it")
 
 
 def _trainable(point: dict[str, Any], plan: TrialPlan) -> None:
@@ -211,7 +212,8 @@ class _Records(tune.Callback):
 
     def __init__(self, uri: str, bar: Progress, tracking: SweepTracking, num_ended: int, best: float) -> None:
         self._uri, self._bar, self._tracking = uri, bar, tracking
-        self._num_ended, self._best = num_ended, best
+        self.num_ended, self._best = num_ended, best
+        """Number of trials that have ended, and the best accuracy among those that ran to their end."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle only the plain values: Ray Tune writes its callbacks to a temporary folder."""
@@ -236,9 +238,9 @@ class _Records(tune.Callback):
         if record.state != "finished":
             record = replace(record, state=state, message=message)
             record.write(self._uri)
-        self._num_ended += 1
+        self.num_ended += 1
         if record.state == "finished":  # a trial that was stopped early has fewer epochs, and cannot win
             self._best = max(self._best, record.accuracy)
         if not record.is_lost:  # it may be continued
-            self._tracking.end(record, self._num_ended, self._best)
-        self._bar.update(self._num_ended, **({"best": self._best} if math.isfinite(self._best) else {}))
+            self._tracking.end(record, self.num_ended, self._best)
+        self._bar.update(self.num_ended, **({"best": self._best} if math.isfinite(self._best) else {}))

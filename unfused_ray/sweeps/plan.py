@@ -39,7 +39,7 @@ _NOT_VARIED = (
 )
 _MAY_CHANGE = (
     *("num_trials", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "workers_per_trial", "resume"),
-    *("random_seeds", "shared_clips"),
+    *("random_seeds", "shared_clips", "output"),
 )
 
 

@@ -49,7 +49,7 @@ def apply(config: DistillConfig, point: Point) -> DistillConfig:
 
 
 def default_point(config: DistillConfig, space: Space) -> dict[str, Any]:
-    """Return the configuration's own values, which are the point of the default trial.
+    """Return the configuration's own values, which are the point of the default trial, in the types of the space.
 
     Raises:
         ValueError: a value is outside the space.
@@ -61,7 +61,8 @@ def default_point(config: DistillConfig, space: Space) -> dict[str, Any]:
             value = value[0]
         if not _contains(distribution, value):
             raise ValueError(f"space: distill.{name}={value}, the default trial, lies outside {distribution}")
-        point[name] = value
+        # As Optuna draws it: 1.0 is 1 in a space of whole numbers, or the default trial would be tried twice.
+        point[name] = distribution.to_external_repr(distribution.to_internal_repr(value))
     return point
 
 

@@ -36,7 +36,7 @@ MAX_TAG = 5000
 
 def metric_name(text: str) -> str:
     """Return ``text`` with replacements for all characters that MLflow refuses in the name of a metric."""
-    return re.sub(r"[^A-Za-z0-9_\-. /:]", "_", text)
+    return re.sub(r"[^\w\-. /:]", "_", text)  # letters of any script stay: rows must not share a name
 
 
 @dataclass(frozen=True)

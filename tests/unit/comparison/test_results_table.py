@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from support.paths import ROOT
 from support.processes import wait_for
 from support.runs import train
-from support.tasks import PROTOCOL, write_task
+from support.tasks import PROTOCOL, write_folds, write_task
 
 from unfused_ray import recipes, storage
 from unfused_ray.comparison import job, page, processes, results
@@ -268,6 +268,8 @@ def test_a_training_that_stopped_goes_on_and_leaves_out_what_builds_on_it_until_
     stopped = command(tmp_path, stages=("train",))
     assert job.run(stopped).num_failed == len(TRAININGS)
     assert InProcess.begun == TRAININGS[:1]
+    nothing = job.run(command(tmp_path))  # a failed training is no error of the user, though no row can be scored
+    assert (nothing.num_failed, nothing.table) == (len(TRAININGS), None)
     assert "failed: decar-v2-seed-0 stopped" in caplog.text
     assert "Traceback" not in caplog.text
     half = Run(str(tmp_path / "runs" / "decar-v2" / "seed-0"))
@@ -328,13 +330,36 @@ def test_every_system_of_a_plan_has_a_configuration(path: Path) -> None:
             "'random fc3' is not a row of the plan.* random fc1, random fc2",
         ),
         ('"support.embedders:Bands"', '"bands.py"', "bands: 'bands.py' is not a module:callable"),
-        ('"bands"', '"UnFuSeD"', "peers: 'UnFuSeD' is the name of another row too"),
+        ('"bands"', '"UnFuSeD"', "systems: 'UnFuSeD' is the name of another row too"),
         (
             'teacher = "DECAR-v2"',
             'teacher = "DECAR-v2"\nseeds = [1]',
             "UnFuSeD: 'DECAR-v2' is not trained with seed 1",
         ),
         ('recipe = "tiny"\n\n', 'recipe = "tiny"\nseeds = [3]\n', "DECAR-v2: seed 3 is not in the plan"),
+        ("seeds = [0]", "seeds = [0, 0]", "seeds: 0 is given more than once"),
+        ('recipe = "tiny"\n\n', 'recipe = "tiny"\nseeds = [0, 0]\n\n', "DECAR-v2: seeds: 0 is given more than once"),
+        ('tasks = ["drums"', 'tasks = ["drums", "drums"', "tasks: 'drums' is given more than once"),
+        (
+            'tasks = ["drums"',
+            'tasks = ["more/drums"',
+            "tasks: 'more/drums' must be the name of a folder directly",
+        ),
+        ('name = "tiny"', 'name = "tables/tiny"', "name='tables/tiny': a plan's name is that of a folder"),
+        ('["UnFuSeD", "DECAR-v2"]', '["UnFuSeD", "UnFuSeD"]', "compare: 'UnFuSeD' cannot be compared with itself"),
+        ('name = "UnFuSeD"', 'name = "β = 0"', "'β = 0': a system's name .* neither a slash nor a ="),
+        ('name = "UnFuSeD"', 'name = "学生"', "'学生': a system's name has a letter from a to z or a digit"),
+        ('"UnFuSeD"', '"random fc1"', "systems: 'random fc1' is the name of another row too"),
+        (
+            'on = "each task"',
+            'on = "each task"\nsettings = { splits = ["train", "test"] }',
+            "UnFuSeD: settings.splits=.*: a network of each task trains on their training clips",
+        ),
+        (
+            'recipe = "tiny"\n\n',
+            'recipe = "tiny"\nsettings = { splits = ["train", "test-far"] }\n\n',
+            "DECAR-v2: settings.splits has 'test-far', and the source drums is a task, too",
+        ),
         ("seeds = [0]", "seeds = [-1]", "seeds.0=-1: Input should be greater than or equal to 0"),
         ("seeds = [0]", "seeds = [0", "not a TOML"),
     ],
@@ -469,13 +494,45 @@ def test_what_waits_for_another_training_holds_no_place(
     assert set(begun[2:]) == {"unfused-seed-0-drums", "unfused-seed-0-languages"}
 
 
+def test_a_system_of_all_tasks_is_refused_if_every_task_has_folds(plan: Path, tmp_path: Path) -> None:
+    for name in ("drums", "languages"):
+        write_folds(tmp_path / "folds" / name, (12, 12, 12))
+    config = CompareConfig(plan=str(plan), data_root=str(tmp_path / "folds"), output=str(tmp_path / "table"))
+    of = comparison_plan.check(config)
+    system = PlannedSystem(name="a", recipe="tiny", on="all tasks")
+    with pytest.raises(ValueError, match="a: on='all tasks' has no clips: every task has folds"):
+        of.trainings.of(system, 0)
+
+
+def test_a_choice_of_what_to_train_is_refused_where_nothing_is_trained(command: Call, tmp_path: Path) -> None:
+    for choice in ({"only": ("unfused",)}, {"seeds": (0,)}):
+        with pytest.raises(ValueError, match=r"has no effect with stages=\('evaluate',\), none of which trains"):
+            command(tmp_path, stages=("evaluate",), **choice)
+        command(tmp_path, stages=("evaluate",), list=True, **choice)
+    with pytest.raises(ValueError, match=r"has no effect on UnFuSeD with only=\('decar-v2',\)"):
+        command(tmp_path, stages=("train",), only=("decar-v2",), use=(f"unfused={tmp_path}/nowhere",))
+
+
 def test_what_is_for_gpus_is_not_squeezed_beside_others_onto_this_machine(
     command: Call, plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     large = changed(plan, 'recipe = "tiny"\n\n', 'recipe = "tiny"\nsettings = { "runtime.gpus_per_worker" = 1 }\n\n')
-    with pytest.raises(ValueError, match="processes=2 without RAY_ADDRESS would train decar-v2-seed-0"):
-        job.run(command(tmp_path / "table", processes=2, stages=("train",), of=large))
+    for begin in (job.run, comparison_plan.describe):
+        with pytest.raises(ValueError, match="processes=2 without RAY_ADDRESS would train decar-v2-seed-0"):
+            begin(command(tmp_path / "table", processes=2, stages=("train",), of=large))
+    assert not (tmp_path / "table").exists()
+
+
+def test_what_an_evaluation_would_end_with_is_refused_before_anything_is_trained_and_by_a_dry_run(
+    command: Call, plan: Path, tmp_path: Path
+) -> None:
+    absent = changed(plan, "support.embedders:Bands", "support.embedders:Absent")
+    for begin in (job.run, comparison_plan.describe):
+        with pytest.raises(ValueError, match=r"support\.embedders:Absent cannot be made"):
+            begin(command(tmp_path / "table", of=absent))
+        with pytest.raises(ValueError, match="no row has all of its networks trained"):
+            begin(command(tmp_path / "table", stages=("evaluate",)))
     assert not (tmp_path / "table").exists()
 
 

@@ -26,6 +26,7 @@ from unfused_ray.evaluation.systems import (
     largest_cost,
     random_rows,
 )
+from unfused_ray.evaluation.table import markdown
 from unfused_ray.evaluation.tasks import Task, load_task
 from unfused_ray.models.cost import num_parameters
 from unfused_ray.models.encoder import LAYERS, AudioNTT2020
@@ -233,3 +234,9 @@ def test_a_row_costs_what_its_largest_network_costs(tmp_path: Path) -> None:
     assert cost is not None and cost[0] == expected
     assert cost == RandomNetwork(cut_at("fc1"), cut_at("fc1"), FRONT_END, (0,)).cost(tasks[0])
     assert largest_cost(LogMelStatistics(FRONT_END), tasks) is None
+
+
+def test_a_name_with_a_bar_makes_no_column_of_its_own() -> None:
+    first, _, row = markdown(["system", "accuracy"], [["ours | cut", "46.4"]]).splitlines()
+    assert row == r"| ours \| cut | 46.4 |"
+    assert first == "| system | accuracy |"

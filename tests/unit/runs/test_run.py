@@ -107,6 +107,16 @@ def test_a_run_whose_settings_are_not_those_of_this_version_is_refused(tmp_path:
         run.record()
 
 
+@pytest.mark.parametrize("name", ["assignments/homework.txt", "best/photo.jpg", "diverged.json"])
+def test_a_run_does_not_begin_in_a_folder_whose_content_it_would_delete(name: str, tmp_path: Path) -> None:
+    theirs = tmp_path / name
+    theirs.parent.mkdir(exist_ok=True)
+    theirs.write_text("not of a run")
+    with pytest.raises(ValueError, match=rf"holds {name.split('/')[0]}, but no run\.json.*Give another --output"):
+        Run(str(tmp_path)).open(PretrainConfig(), FACTS)
+    assert theirs.read_text() == "not of a run"
+
+
 def test_a_setting_that_came_after_the_run_has_its_default(tmp_path: Path) -> None:
     run = Run(str(tmp_path))
     record = run.open(PretrainConfig(), FACTS)

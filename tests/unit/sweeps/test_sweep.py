@@ -151,6 +151,20 @@ def test_the_default_trial_has_a_choice_of_several_values_as_it_is(
     assert space.default_point(config, several) == {"labels.num_clusters": expected}
 
 
+@pytest.mark.parametrize(
+    "whole", [{"optimizer.warmup_epochs": IntDistribution(0, 2)}, {"ema_decay": CategoricalDistribution((0, 0.99))}]
+)
+def test_the_default_trial_is_tried_once_where_the_space_has_whole_numbers(
+    whole: space.Space, config: Callable[..., SweepConfig]
+) -> None:
+    default = space.default_point(DistillConfig(), whole)
+    search = make_search(config(), whole, default, [])
+    points = [search.suggest(str(number)) for number in range(int(space.num_points(whole)) + 1)]
+    assert points.pop() == Searcher.FINISHED
+    assert points[0] == default
+    assert {space.identity(point) for point in points} == {space.identity(point) for point in space.points(whole)}
+
+
 def test_labels_are_made_for_every_combination_of_their_settings() -> None:
     both = {**SPACE, "labels.starts": CategoricalDistribution((1, 2))}
     assert len(space.label_points(both)) == 4
@@ -546,6 +560,13 @@ def test_a_sweep_keeps_its_space_and_what_it_runs_on(
         plan.check(config(resume=True))
 
 
+def test_a_sweep_whose_folder_was_moved_is_resumed_there(config: Callable[..., SweepConfig], tmp_path: Path) -> None:
+    begun = plan.check(config())
+    storage.write_json(storage.join(begun.trials.uri, SWEEP), begun.record, trial.FORMAT_VERSION)
+    Path(begun.trials.uri).rename(tmp_path / "moved")
+    assert plan.check(config(output=str(tmp_path / "moved"), resume=True)).id == begun.id
+
+
 @pytest.mark.usefixtures("ray_session")
 def test_a_sweep_that_was_interrupted_keeps_its_trials_and_ends_with_all(
     config: Callable[..., SweepConfig],
@@ -646,12 +667,53 @@ def test_a_trial_whose_process_dies_goes_on_and_one_with_an_error_of_its_own_doe
         "_tune": tune,
     }.items():
         monkeypatch.setattr(sweep, name, value)
+    monkeypatch.setattr(cluster, "several_nodes", lambda: "")
     sweep._run(prepared, 2, 2)
     assert tried == [[default, other], *[[default]] * (starts - 1)]
     records = {each.id: each for each in trial.read_records(prepared.trials.uri)}
     ended = records[space.identity(default)]
     assert (ended.state, ended.is_lost) == ("finished" if deaths == 2 else "failed", deaths == 99)
     assert tracking.ended == [ended.id] * ended.is_lost
+
+
+@pytest.mark.parametrize(("ended", "is_one_left"), [(0, False), (1, False), (1, True), (2, True)])
+def test_a_sweep_is_interrupted_unless_as_many_trials_have_ended_as_are_wanted(
+    config: Callable[..., SweepConfig], monkeypatch: pytest.MonkeyPatch, ended: int, is_one_left: bool
+) -> None:
+    """Ray Tune returns at a Ctrl-C; by then, trials that start have no record, and some of an earlier start may be left
+    because fewer trials are wanted now."""
+    prepared, tracking = plan.check(config(num_trials=2)), _Tracked()
+    points = [{**prepared.default, "method.alpha": alpha} for alpha in (0.25, 0.5, 0.75)]
+    if is_one_left:
+        Record(points[-1], "running").write(prepared.trials.uri)
+
+    def fit(run_config: Any) -> None:
+        for point in points[:ended]:
+            replace(record([0.5], 0.0), point=point).write(prepared.trials.uri)
+            run_config.callbacks[0].on_trial_complete(0, [], SimpleNamespace(config=point))
+
+    def tuner(*_: object, run_config: Any, **__: object) -> SimpleNamespace:
+        return SimpleNamespace(fit=lambda: fit(run_config))
+
+    for name, value in {
+        "label_points": lambda space: [],
+        "tracked": lambda *_: nullcontext(tracking),
+        "trial_resources": lambda config: {},
+    }.items():
+        monkeypatch.setattr(sweep, name, value)
+    for name, value in {
+        "Tuner": tuner,
+        "with_parameters": lambda trainable, **_: trainable,
+        "with_resources": lambda trainable, _: trainable,
+    }.items():
+        monkeypatch.setattr(sweep.tune, name, value)
+    monkeypatch.setattr(cluster, "several_nodes", lambda: "")
+    said = ""
+    try:  # pytest would end at an interruption that is not expected
+        sweep._run(prepared, 2, 2)
+    except KeyboardInterrupt as error:
+        said = str(error)
+    assert ("the same command with --resume resumes it" in said) == (ended < 2)
 
 
 @pytest.mark.parametrize("message", [trial.PROCESS_DIED, "ValueError: no space left"])

@@ -22,7 +22,7 @@ from support.processes import wait_for
 from unfused_ray.config import flatten
 from unfused_ray.tracking import mlflow as tracked_module
 from unfused_ray.tracking import sender as tracker_module
-from unfused_ray.tracking.mlflow import CONFIG, RUN_TAG, TrackedRun, kept_id, log_results
+from unfused_ray.tracking.mlflow import CONFIG, RUN_TAG, TrackedRun, kept_id, log_results, metric_name
 from unfused_ray.tracking.sender import Tracker
 from unfused_ray.training.coordinator import Coordinator, RunProgress
 
@@ -341,3 +341,14 @@ def test_credentials_of_uris_stay_at_home(database: str, run_id: str) -> None:
 def test_a_folder_keeps_its_id(tmp_path: Path) -> None:
     first, second = kept_id(str(tmp_path / "a")), kept_id(str(tmp_path / "b"))
     assert first == kept_id(str(tmp_path / "a")) != second
+
+
+def test_rows_of_any_script_keep_names_of_their_own_that_mlflow_takes(database: str, run_id: str) -> None:
+    rows = ["基线", "学生", "élève", "maître", "α = 0.5", "a+b"]
+    names = [metric_name(f"{row}/drums/headline") for row in rows]
+    sent = tracker(database, run_id)
+    sent.log(dict.fromkeys(names, 0.5), 0)
+    assert sent.close() == 0
+    (found,) = runs(database, run_id)
+    assert set(found.data.metrics) >= set(names)
+    assert (len(set(names)), names[0], names[-1]) == (len(rows), "基线/drums/headline", "a_b/drums/headline")

@@ -25,7 +25,7 @@ from unfused_ray.runs.checkpoints import CheckpointStore, Position
 from unfused_ray.runs.environment import environment
 from unfused_ray.runs.provenance import origin_facts, origins
 from unfused_ray.runs.resume import ResumePoint, find_resume_point
-from unfused_ray.runs.run import Run
+from unfused_ray.runs.run import CONFIGS, Run, is_run
 from unfused_ray.runs.start_times import StartTimes
 from unfused_ray.runs.status import Status
 from unfused_ray.runs.watched import has_ended_early
@@ -73,6 +73,7 @@ def check(given: TrainingConfig | TrainingData) -> TrainingPlan:
     runtime_of(config.runtime).refuse_impossible(config.runtime)
     watched_tasks(config.watch, config.front_end)
     uri = config.output or storage.join(home(), "runs", config.name)
+    Run(uri).refuse_other_content()
     begun = bool(CheckpointStore(uri).committed())
     record = Run(uri).record() if begun else None
     facts = {"num_clips": index.num_clips, "data_checksums": index.checksums, **origin_facts(config, record)}
@@ -102,8 +103,8 @@ def describe(plan: TrainingPlan) -> Table:
     if holder := user(run.uri):
         table.add_row("in use by", f"{holder}: this command would be refused")
     if changes := run.changes(config, plan.facts):
-        begun = CheckpointStore(run.uri).committed()
-        table.add_row("other settings", "\n".join([*changes, "refused" if begun else "the run would begin anew"]))
+        kept = CheckpointStore(run.uri).committed() or _epochs_of_network(run)
+        table.add_row("other settings", "\n".join([*changes, "refused" if kept else "the run would begin anew"]))
     return table
 
 
@@ -126,7 +127,8 @@ def run(
         on_epoch: called soon after the checkpoint of an epoch, in the process that watches the training.
 
     Raises:
-        ValueError: the settings differ from those the run was started with.
+        ValueError: the settings differ from those the run was started with, or the network of a run without checkpoints
+            would be replaced.
         InUseError: another process is working on the run, or has taken it over.
     """
     start_times = start_times or StartTimes()
@@ -134,6 +136,8 @@ def run(
     runtime = runtime_of(config.runtime)
     lost = threading.Event()
     with Lease(run.uri, on_loss=lost.set, guarded=in_sweep):
+        if (ended := _end_without_checkpoints(plan)) is not None:
+            return ended
         record = run.open(config, plan.facts, environment())
         own = find_resume_point(run.uri)
         if own is not None and (status := _status_without_training(run, config, own)) is not None:
@@ -159,6 +163,32 @@ def run(
             with runtime.start(job, tracked) as training:
                 steps = plan.planner.num_steps("train")
                 return supervise(run, steps, config.last_epoch, training, lost, on_epoch)
+
+
+def _end_without_checkpoints(plan: TrainingPlan) -> Status | None:
+    """Return the status of a run that has ended and whose checkpoints are gone; None for any other run.
+
+    Raises:
+        ValueError: other settings, or more epochs, would make it begin anew and replace its network.
+    """
+    run, config = plan.run, plan.config
+    epochs = 0 if CheckpointStore(run.uri).committed() else _epochs_of_network(run)
+    if not epochs:
+        return None
+    has_ended = epochs == config.last_epoch or has_ended_early(run.history(), config.watch)
+    if not has_ended or run.changes(config, plan.facts):
+        raise ValueError(
+            f"{run.uri} holds the network of {epochs} epochs but no checkpoint any more: the training would begin anew "
+            "with these settings, and replace that network. Give another --output, or delete the folder"
+        )
+    logger.info("%s has no epoch left to train, and no checkpoint any more", run.uri)
+    stopped = epochs == config.stop_after < config.epochs
+    return Status("stopped" if stopped else "finished", epochs, 0)
+
+
+def _epochs_of_network(run: Run) -> int:
+    """Return the number of epochs of a run when it exported its network; 0 before that."""
+    return _exported_epochs(run, CONFIGS[run.record()["stage"]].export) if is_run(run.uri) else 0
 
 
 def _status_without_training(run: Run, config: TrainingConfig, own: ResumePoint) -> Status | None:

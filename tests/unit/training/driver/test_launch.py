@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
@@ -123,6 +124,23 @@ def test_a_finished_run_says_so_though_the_driver_died_before_it_could(config: C
     assert train(job).state == "finished"
     kept = run.Run(job.output).status()
     assert kept is not None and kept.message == "signs of a collapse"
+
+
+def test_a_finished_run_whose_checkpoints_are_gone_keeps_its_network(config: Callable[..., PretrainConfig]) -> None:
+    job = config("run")
+    assert train(job).state == "finished"
+    shutil.rmtree(Path(job.output, "checkpoints"))
+    network = Path(job.output, "encoder", "encoder.safetensors")
+    before = network.read_bytes()
+    status = train(job)
+    assert (status.state, status.epoch) == ("finished", job.epochs)
+    for other in (job.replace(seed=1), job.replace(epochs=job.epochs + 1)):
+        with pytest.raises(ValueError, match=r"holds the network of \d+ epochs but no checkpoint any more"):
+            train(other)
+    assert network.read_bytes() == before
+    out = StringIO()
+    Console(file=out, width=200).print(describe(check(job.replace(seed=1))))
+    assert "refused" in out.getvalue()
 
 
 @pytest.mark.parametrize(

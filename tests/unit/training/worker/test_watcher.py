@@ -219,7 +219,8 @@ def test_looks_of_a_run_that_begins_anew_are_forgotten(
     scripted([0.9, 0.5])
     job = config("run", watch__data=(task,), watch__every=1, watch__export="best")
     train(job)
-    shutil.rmtree(Path(job.output, "checkpoints"))
+    for folder in ("checkpoints", job.export):
+        shutil.rmtree(Path(job.output, folder))
     scripted([0.6, 0.7])
     train(job)
     assert read_description(job.output)["extra"]["epochs"] == 2
