@@ -49,9 +49,9 @@ def read_parquet(uri: str, read: Callable[[pq.ParquetFile], T], metadata: pq.Fil
     except FileNotFoundError as error:
         raise AudioError("missing", uri) from error
     except _DAMAGED as error:
-        if storage.is_local(uri) and may_pass(error):
-            raise
         if storage.is_local(uri):
+            if may_pass(error):
+                raise
             raise AudioError("unreadable", f"Parquet: {error}") from error
     with storage.open_input(uri) as file, tempfile.TemporaryFile() as copy:
         shutil.copyfileobj(file, copy, _CHUNK_BYTES)
