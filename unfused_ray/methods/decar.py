@@ -19,8 +19,9 @@ from torch.nn import functional as F
 
 from unfused_ray.config import DecarConfig, EncoderConfig
 from unfused_ray.methods.method import BlockMethod, BlockOutput, ClusteringRequest, Term
-from unfused_ray.models.encoder import AudioNTT2020, max_mean
+from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.models.heads import ProjectionHead
+from unfused_ray.models.kernels import max_mean
 
 
 class DecarV2(BlockMethod):

@@ -27,8 +27,9 @@ from unfused_ray.config import DeloresMConfig, EncoderConfig
 from unfused_ray.methods.delores_s import correlation_sums
 from unfused_ray.methods.method import BatchMethod, BlockOutput, Term
 from unfused_ray.methods.momentum import KeyQueue, follow, target_of
-from unfused_ray.models.encoder import AudioNTT2020, flatten_bands, max_mean
+from unfused_ray.models.encoder import AudioNTT2020, flatten_bands
 from unfused_ray.models.heads import DecorrelationHead
+from unfused_ray.models.kernels import max_mean
 
 
 class DeloresM(BatchMethod):

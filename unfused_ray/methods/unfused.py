@@ -24,8 +24,9 @@ from torch.nn import functional as F
 
 from unfused_ray.config import Cut, EncoderConfig, UnfusedConfig
 from unfused_ray.methods.method import BlockMethod, BlockOutput
-from unfused_ray.models.encoder import AudioNTT2020, flatten_bands, max_mean
+from unfused_ray.models.encoder import AudioNTT2020, flatten_bands
 from unfused_ray.models.heads import ClassifierHead
+from unfused_ray.models.kernels import max_mean
 
 
 class Unfused(BlockMethod):

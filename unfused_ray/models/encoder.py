@@ -67,7 +67,7 @@ class AudioNTT2020(nn.Module):
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Compute clip embeddings: (B, F, T) normalised log-mels → (B, dim)."""
-        return max_mean(self.frames(self.hidden(self.blocks(log_mel)[-1])))
+        return kernels.max_mean(self.frames(self.hidden(self.blocks(log_mel)[-1])))
 
     def blocks(self, log_mel: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs of the convolution blocks: output i is (B, C, F / 2^i, T // 2^i), i from 1.
@@ -112,7 +112,7 @@ class AudioNTT2020(nn.Module):
             frames["fc1"] = self.hidden(blocks[-1])
         if self.fc2 is not None:
             frames["fc2"] = self.frames(frames["fc1"])
-        return {layer: max_mean(features) for layer, features in frames.items()}
+        return {layer: kernels.max_mean(features) for layer, features in frames.items()}
 
     def truncated(self, cut: Cut) -> Self:
         """Copy the beginning of this network, up to the layer ``cut``.
@@ -135,11 +135,6 @@ def flatten_bands(block: Tensor) -> Tensor:
     Its mean or maximum over dimension 1 is the block's clip embedding.
     """
     return block.permute(0, 3, 2, 1).flatten(2)
-
-
-def max_mean(frames: Tensor) -> Tensor:
-    """Return maximum plus mean over time: (B, T', D) → (B, D)."""
-    return frames.amax(1) + frames.mean(1)
 
 
 def _block(in_channels: int, out_channels: int) -> nn.Sequential:

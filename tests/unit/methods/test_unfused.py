@@ -14,7 +14,8 @@ from torch import Tensor
 
 from unfused_ray.config import EncoderConfig, UnfusedConfig
 from unfused_ray.methods.unfused import Exit, Unfused, distillation_terms
-from unfused_ray.models.encoder import flatten_bands, max_mean
+from unfused_ray.models.encoder import flatten_bands
+from unfused_ray.models.kernels import max_mean
 
 NUM_VIEWS, HIDDEN = 5, 6
 TERMS = ("ce", "ce_branches", "kl", "mse")

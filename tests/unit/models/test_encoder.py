@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from unfused_ray.config import EncoderConfig
-from unfused_ray.models.encoder import LAYERS, AudioNTT2020, flatten_bands, max_mean
+from unfused_ray.models.encoder import LAYERS, AudioNTT2020, flatten_bands
+from unfused_ray.models.kernels import max_mean
 
 SMALL = EncoderConfig(channels=4, width=12)
 

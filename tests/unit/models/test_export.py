@@ -15,7 +15,7 @@ from support.paths import ROOT
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import CropConfig, EncoderConfig, FrontEndConfig
 from unfused_ray.models.cost import num_parameters
-from unfused_ray.models.encoder import LAYERS, AudioNTT2020, max_mean
+from unfused_ray.models.encoder import LAYERS, AudioNTT2020
 from unfused_ray.models.export import (
     DESCRIPTION,
     WEIGHTS,
@@ -27,6 +27,7 @@ from unfused_ray.models.export import (
     save_encoder,
 )
 from unfused_ray.models.frozen import FrozenEncoder
+from unfused_ray.models.kernels import max_mean
 
 CONFIG = EncoderConfig(channels=4, width=12)
 FRONT_END = FrontEndConfig(num_mels=16)

@@ -1,4 +1,4 @@
-"""Dropout, linear layers and pooled batch norm have torch's values and gradients in every number format."""
+"""Dropout, linear layers, batch norm and pooling have torch's values and gradients in every number format."""
 
 from __future__ import annotations
 
@@ -100,3 +100,28 @@ def test_pooling_before_normalising_is_pooling_after(dtype, lowest, batch, sides
         torch.testing.assert_close(
             found[name], value, rtol=tolerance, atol=tolerance, msg=lambda text, n=name: f"{n}: {text}"
         )
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 5)),
+    levels=st.integers(1, 6),
+    frames_last=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_max_plus_mean_has_torchs_values_and_gradients_also_where_frames_are_equal(
+    dtype, shape, levels, frames_last, seed
+):
+    generator = torch.Generator().manual_seed(seed)
+    frames = torch.randint(levels, shape, generator=generator).to(dtype) - 1
+    if frames_last:
+        frames = frames.transpose(1, 2).contiguous().transpose(1, 2)
+    weights = torch.randn(shape[0], shape[2], generator=generator).to(dtype)
+    found, expected = frames.clone().requires_grad_(), frames.clone().requires_grad_()
+    out, naive = kernels.max_mean(found), expected.amax(1) + expected.mean(1)
+    assert type(out.grad_fn).__name__ == "_MaxMeanBackward"
+    out.backward(weights)
+    naive.backward(weights)
+    tolerance = {torch.float32: 1e-6, torch.bfloat16: 2e-2, torch.float64: 1e-12}[dtype]
+    torch.testing.assert_close(out, naive, rtol=0, atol=0)
+    torch.testing.assert_close(found.grad, expected.grad, rtol=tolerance, atol=tolerance)
