@@ -164,6 +164,19 @@ def test_a_part_written_in_several_row_groups_holds_the_same_rows(
         np.testing.assert_allclose(our, their, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("seconds", "windows"), [(2.007, 2), (0.00001, 1_600)])
+def test_windows_are_as_long_as_asked_for(seconds: float, windows: int, tmp_path: Path, encoder: FrozenEncoder) -> None:
+    """In floating point, 2.007 s at 16 kHz are slightly more than 32,112 samples: no reason for another one."""
+    (part,) = shard_parts(
+        ClipIndex([write_source(tmp_path / "in", [[1]], (40_000 if seconds > 1 else 1_600,))]), clips_per_part=1
+    )
+    config = EmbedConfig(output=str(tmp_path), window_seconds=seconds, hop_seconds=0)
+    write_vectors("part.parquet", part, encoder, config, vector_schema(12, "0" * 64, "last"))
+    rows = pq.read_table(tmp_path / "part.parquet")
+    assert rows.num_rows == windows
+    assert rows["end_seconds"][0].as_py() == max(seconds, 1 / 16_000)
+
+
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("readout", ["last", "both"])
 def test_shards_give_the_vectors_of_the_frozen_encoder(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -95,8 +94,8 @@ def _row_groups(
 ) -> Iterator[list[_Window]]:
     """Yield the windows of all clips in order, a row group at a time; add rejects and warnings to ``found``."""
     sample_rate = encoder.log_mel.config.sample_rate
-    length = math.ceil(config.window_seconds * sample_rate)
-    hop = math.ceil(config.hop_seconds * sample_rate) or length
+    length = _num_samples(config.window_seconds, sample_rate)
+    hop = _num_samples(config.hop_seconds, sample_rate) or length
     group: list[_Window] = []
     num_samples = 0
     for piece in part.pieces(sample_rate, config.max_seconds):
@@ -110,6 +109,10 @@ def _row_groups(
             group, num_samples = [], 0
     if group:
         yield group
+
+
+def _num_samples(seconds: float, sample_rate: int) -> int:
+    return max(1, round(seconds * sample_rate)) if seconds else 0  # 0 has another meaning
 
 
 def _table(group: list[_Window], encoder: FrozenEncoder, config: EmbedConfig, schema: pa.Schema) -> pa.Table:

@@ -261,7 +261,7 @@ def _names_of_videos(record: Mapping[str, str], path: str) -> Sequence[str]:
     forms = [start, f"{start}_{end}"]
     with suppress(ValueError, OverflowError):
         seconds, last = float(start), float(end)
-        forms += [f"{seconds:g}", f"{seconds:g}_{last:g}", f"{int(seconds):06d}", f"{int(1000 * seconds)}"]
+        forms += [f"{seconds:.10g}", f"{seconds:.10g}_{last:.10g}", f"{int(seconds):06d}", f"{int(1000 * seconds)}"]
         forms += [f"{int(1000 * seconds)}_{int(1000 * last)}"]
     return (name, f"Y{name}", *(f"{name}_{form}" for form in forms if start))
 

@@ -55,7 +55,7 @@ def pieces(
         decoded = decode(source, sample_rate, max_samples, start_second, seconds, warn_of_clip)
         for number, pcm in enumerate(decoded):
             start = number * max_samples
-            piece_key = f"{key}@{start / sample_rate:g}" if number else key
+            piece_key = f"{key}@{start / sample_rate:.10g}" if number else key
             yield Piece(piece_key, start, pcm)
     except AudioError as error:
         yield Reject(piece_key, error.reason, error.detail)
