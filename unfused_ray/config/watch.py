@@ -36,7 +36,8 @@ class WatchConfig(Config):
     """End the training after this many looks in a row without a better score; 0 trains to the end. Only the looks every
     `every` epochs count, not one at an end by `stop_after` or `epochs`."""
     export: Literal["last", "best"] = "last"
-    """Network to export: that of the last epoch, or that of the look with the best score."""
+    """Network to export: that of the last epoch, or that of the look with the best score. A look at an end by
+    `stop_after` does not count."""
 
     @property
     def idle(self) -> Mapping[str, str]:

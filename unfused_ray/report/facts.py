@@ -8,7 +8,7 @@ from unfused_ray.figures.metrics import view_of
 from unfused_ray.lease import is_in_use
 from unfused_ray.runs.checkpoints import Position
 from unfused_ray.runs.reader import RunReader, curves
-from unfused_ray.runs.watched import best_look, looks, task_names
+from unfused_ray.runs.watched import best_look, judged_epochs, looks, task_names
 
 
 def standing(run: RunReader) -> dict[str, str]:
@@ -55,7 +55,7 @@ def progress(run: RunReader) -> str:
 def _watched(run: RunReader) -> dict[str, str]:
     """Return watched accuracies, their cost, and the network chosen by them; empty if nothing was watched."""
     history, watch = run.history(), run.config.watch
-    found, best = looks(history, watch), best_look(history, watch)
+    found, best = looks(history, watch), best_look(judged_epochs(history, watch, run.config.epochs), watch)
     if best is None:
         return {}
     spent = {name: sum(entry.get(f"seconds_{name}", 0.0) for entry in history) for name in ("watch", "train")}

@@ -87,6 +87,15 @@ def has_ended_early(history: History, config: WatchConfig) -> bool:
     return sum(look.epoch > best.epoch for look in looks(regular, config)) >= config.patience
 
 
+def judged_epochs(history: History, config: WatchConfig, epochs: int) -> list[Mapping[str, float]]:
+    """Return the epochs whose looks choose the network to export: regular ones, and the last of ``epochs``.
+
+    A look at an end by ``stop_after`` is none of them, so that a run that was stopped and resumed exports what one that
+    was not does.
+    """
+    return [entry for entry in history if is_regular(int(entry["epoch"]), config) or int(entry["epoch"]) + 1 == epochs]
+
+
 def regular_epochs(history: History, config: WatchConfig) -> list[Mapping[str, float]]:
     """Return the epochs that have a look wherever the run ends: the first, and every ``every`` epochs."""
     return [entry for entry in history if is_regular(int(entry["epoch"]), config)]

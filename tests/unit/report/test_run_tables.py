@@ -75,7 +75,8 @@ def test_summary_of_a_distillation_says_what_its_student_learnt_and_costs(exampl
 
 
 def test_a_summary_says_what_was_watched_what_it_took_and_what_was_exported(tmp_path: Path) -> None:
-    watch = WatchConfig(data=("s3://bucket/drums", "s3://bucket/letters"), export="best", measure="few-shot")
+    data = ("s3://bucket/drums", "s3://bucket/letters")
+    watch = WatchConfig(data=data, every=1, export="best", measure="few-shot")
     run = Run(str(tmp_path))
     run.open(PretrainConfig(watch=watch, epochs=3), {"num_clips": 9})
     tasks, accuracies = ("drums", "letters"), ((0.5, 0.25), (0.75, 0.5), (0.5, 0.5))

@@ -32,7 +32,7 @@ from unfused_ray.runs.resume import ResumePoint
 from unfused_ray.runs.run import DIVERGED
 from unfused_ray.runs.start_times import StartTimes
 from unfused_ray.runs.status import State, Status
-from unfused_ray.runs.watched import best_look
+from unfused_ray.runs.watched import best_look, judged_epochs
 from unfused_ray.tracking.mlflow import metric_name
 from unfused_ray.training.coordinator import CoordinatorClient
 from unfused_ray.training.worker.checkpointer import Checkpointer
@@ -353,6 +353,7 @@ class Loop:
         return Status(state, self.position.epoch, self.position.step, "; ".join(parts))
 
     def _export(self) -> None:
-        best = best_look(self.reporter.history, self.config.watch)
+        watch = self.config.watch
+        best = best_look(judged_epochs(self.reporter.history, watch, self.config.epochs), watch)
         if remark := self.exporter.export(self.learner.state.exported(), self.position.epoch, best):
             self.worker.coordinator.note(remark)

@@ -9,7 +9,16 @@ import torch
 
 from unfused_ray.config import TrainingConfig
 from unfused_ray.models.encoder import AudioNTT2020
-from unfused_ray.runs.watched import best_look, has_ended_early, is_regular, looks, names, regular_epochs, task_names
+from unfused_ray.runs.watched import (
+    best_look,
+    has_ended_early,
+    is_regular,
+    judged_epochs,
+    looks,
+    names,
+    regular_epochs,
+    task_names,
+)
 from unfused_ray.training.worker.collectives import Collectives
 from unfused_ray.training.worker.exporter import Exporter
 from unfused_ray.training.worker.reporter import Reporter
@@ -84,7 +93,8 @@ class Watcher:
             return {}
         (newest,) = looks([{"epoch": epoch, **seen}], self._config.watch)
         self._reporter.shown = {"watched": newest.accuracy, "random": newest.random}
-        if self._config.watch.export == "best" and self._collectives.rank == 0:
+        is_judged = bool(judged_epochs([{"epoch": epoch}], self._config.watch, self._config.epochs))
+        if is_judged and self._config.watch.export == "best" and self._collectives.rank == 0:
             self._exporter.keep_best(newest, network())
         return seen
 

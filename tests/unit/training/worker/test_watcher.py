@@ -182,6 +182,24 @@ def test_a_run_that_was_stopped_between_two_looks_ends_where_one_that_was_not_do
     assert (whole.state, whole.epoch) == ("finished", 5)
 
 
+def test_a_look_where_a_run_was_stopped_does_not_choose_the_export(
+    config: Callable[..., PretrainConfig], task: str, scripted: Callable[[list[float]], None]
+) -> None:
+    """A run that was not stopped has no such look, and must export the same network."""
+    watched = {"watch__data": (task,), "watch__every": 2, "watch__export": "best", "epochs": 5}
+    scripted([0.5, 0.6, 0.5])  # after epochs 1, 3 and 5
+    whole = config("whole", **watched)
+    train(whole)
+    scripted([0.5, 0.9])  # and after epoch 2
+    stopped = config("run", **watched, stop_after=2)
+    train(stopped)
+    assert read_description(stopped.output)["extra"]["epochs"] == 1
+    scripted([0.6, 0.5])
+    train(config("run", **watched))
+    assert read_description(stopped.output)["extra"]["epochs"] == 3
+    assert exported(Path(stopped.output)) == exported(Path(whole.output))
+
+
 def test_a_fork_is_judged_by_looks_of_its_own(
     config: Callable[..., PretrainConfig], task: str, scripted: Callable[[list[float]], None]
 ) -> None:
