@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 COLUMNS = ("source", "key", "start_seconds", "end_seconds", "mark")
 """Columns of a file of marks; other columns are ignored."""
 KEEP, REJECT = "keep", "reject"
+_SEPARATORS = (",", ";", "\t")
 _SHOWN = 3
 
 
@@ -52,7 +53,8 @@ def read_marks(uri: str) -> list[Mark]:
 
 def _read(uri: str) -> list[Mark]:
     text = storage.read_bytes(uri).decode("utf-8-sig")
-    rows = csv.DictReader(io.StringIO(text, newline=""))  # lines may end as on any system
+    separator = next((each for each in _SEPARATORS if set(COLUMNS) <= set(_cells(text, each))), ",")
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)  # lines may end as on any system
     if missing := [name for name in COLUMNS if name not in (rows.fieldnames or ())]:
         raise ValueError(f"{uri} lacks the columns {', '.join(missing)} of marks: save them from a page of search")
     found: dict[tuple[str, str, float], Mark] = {}
@@ -63,11 +65,21 @@ def _read(uri: str) -> list[Mark]:
         if mark not in (KEEP, REJECT):
             raise ValueError(f"line {rows.line_num} of {uri}: mark={mark} is neither {KEEP} nor {REJECT}")
         try:
-            marked = Mark(row["source"], row["key"], float(row["start_seconds"]), float(row["end_seconds"]), mark)
-        except (TypeError, ValueError) as error:
+            start, end = (_seconds(row[name], separator) for name in ("start_seconds", "end_seconds"))
+            marked = Mark(row["source"], row["key"], start, end, mark)
+        except (AttributeError, ValueError) as error:
             raise ValueError(f"line {rows.line_num} of {uri} has no seconds ({error}): save the marks again") from error
         found[marked.source, marked.key, marked.start_seconds] = marked
     return list(found.values())
+
+
+def _cells(text: str, separator: str) -> list[str]:
+    return next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
+
+
+def _seconds(cell: str, separator: str) -> float:
+    # Where numbers have a decimal comma, spreadsheets separate cells by something else.
+    return float(cell if separator == "," else cell.replace(",", "."))
 
 
 def ids_of(collection: Collection, marks: Sequence[Mark]) -> dict[int, bool]:

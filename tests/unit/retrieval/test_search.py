@@ -30,7 +30,7 @@ from unfused_ray.retrieval.catalogue import Catalogue
 from unfused_ray.retrieval.collection import Collection
 from unfused_ray.retrieval.format import split_key
 from unfused_ray.retrieval.learn import learn
-from unfused_ray.retrieval.marks import COLUMNS, ids_of, read_marks
+from unfused_ray.retrieval.marks import COLUMNS, Mark, ids_of, read_marks
 from unfused_ray.retrieval.queries import ask_key, same_audio
 from unfused_ray.retrieval.search import check
 from unfused_ray.retrieval.space import unit
@@ -361,6 +361,13 @@ def test_marks_whose_seconds_a_spreadsheet_has_rounded_are_of_the_same_windows(
     (tmp_path / "m.csv").write_text("\n".join([",".join(COLUMNS), *rows]))
     assert ids_of(collection, read_marks(str(tmp_path / "m.csv"))) == {2: True, 3: True}
     assert "2 marks name clips that the index of v lacks" in caplog.text
+
+
+@pytest.mark.parametrize(("separator", "point"), [(",", "."), (";", ","), (";", "."), ("\t", ",")])
+def test_marks_are_read_as_spreadsheets_of_any_country_save_them(separator: str, point: str, tmp_path: Path) -> None:
+    rows = [COLUMNS, ("v", '"a,b;c.wav"', f"1{point}5", f"2{point}25", "keep")]
+    (tmp_path / "m.csv").write_text("\n".join(separator.join(cells) for cells in rows), encoding="utf-8-sig")
+    assert read_marks(str(tmp_path / "m.csv")) == [Mark("v", "a,b;c.wav", 1.5, 2.25, "keep")]
 
 
 def test_marks_that_cannot_be_used_are_refused_or_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
