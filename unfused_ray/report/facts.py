@@ -93,15 +93,16 @@ def _pseudo_labels(run: RunReader, config: DistillConfig) -> str:
 
 
 def _student(run_uri: str) -> str:
-    """Return size and work of the exported network, beside those of the whole encoder."""
-    from unfused_ray.models.cost import REFERENCE_PARAMETERS, cost_of
+    """Return size and work of the exported network, beside those of the network that it is the beginning of."""
+    from unfused_ray.models.cost import cost_of
+    from unfused_ray.models.encoder import LAYERS
     from unfused_ray.models.export import read_description
 
     description = read_description(run_uri)
     shape, front_end = EncoderConfig(**description["encoder"]), FrontEndConfig(**description["front_end"])
-    (count, cost), (_, whole) = (cost_of(config, front_end) for config in (shape, EncoderConfig()))
-    saving = 100 * (1 - count / REFERENCE_PARAMETERS)
+    (count, work), (whole, of_whole) = (cost_of(each, front_end) for each in (shape, shape.replace(cut=LAYERS[-1])))
+    saving = 100 * (1 - count / whole)
     return (
-        f"the network up to {shape.cut}: {count:,} parameters ({saving:.0f} % fewer than {REFERENCE_PARAMETERS:,}), "
-        f"{cost / 1e6:.3g} million multiply–adds per second of audio (the whole encoder: {whole / 1e6:.3g})"
+        f"the network up to {shape.cut}: {count:,} parameters ({saving:.0f} % fewer than the whole network's "
+        f"{whole:,}), {work / 1e6:.3g} million multiply–adds per second of audio (whole: {of_whole / 1e6:.3g})"
     )

@@ -64,8 +64,8 @@ def test_summary_of_a_distillation_says_what_its_student_learnt_and_costs(exampl
         "MSE of the branches 4.000 → 3.000",
         "agreement with the pseudo-labels 0.12 → 0.75",
         "pseudo-labels 5 clusters of the teacher hum, NMI with the labels 0.31",
-        "student the network up to fc1: 1,125,504 parameters (79 % fewer than 5,321,856)",
-        "90.5 million multiply–adds per second of audio (the whole encoder: 143)",
+        "student the network up to fc1: 1,125,504 parameters (79 % fewer than the whole network's 5,321,856)",
+        "90.5 million multiply–adds per second of audio (whole: 143)",
         f"{example.student}/checkpoints/e0002-s000000",
         f"{example.student}/student",
         f"{example.student}/pseudo-labels",
@@ -99,6 +99,16 @@ def test_a_summary_says_what_was_watched_what_it_took_and_what_was_exported(tmp_
     assert facts["watched, few-shot"] == "37.5% → 50.0%, best 62.5% after epoch 2; random networks 25.0%"
     assert facts["looks"] == "3, at validation clips of drums, letters; took 5.0% of the time of training"
     assert facts["exported"] == "after 2 epochs, the best few-shot: 62.5%"
+
+
+def test_a_small_student_is_compared_with_its_own_network_and_not_with_the_papers(tmp_path: Path) -> None:
+    shape, front_end = EncoderConfig(channels=32, width=256, cut="fc1"), FrontEndConfig()
+    save_encoder(f"{tmp_path}/student", AudioNTT2020(shape, 64), front_end, CropConfig(), 0.0, 1.0, {})
+    run = Run(str(tmp_path))
+    run.open(DistillConfig(teacher="/t"), {"num_clips": 9})
+    count, whole = (sum(p.numel() for p in AudioNTT2020(s, 64).parameters()) for s in (shape, shape.replace(cut="fc2")))
+    saving = f"({100 * (1 - count / whole):.0f} % fewer than the whole network's {whole:,})"
+    assert f"the network up to fc1: {count:,} parameters {saving}" in standing(RunReader(str(tmp_path)))["student"]
 
 
 @pytest.mark.parametrize(
