@@ -119,6 +119,7 @@ CODECS = (
     *(("wav", "g722", 16_000, 1, 0.0), ("wav", "ac3", 48_000, 2, LOSSY), ("flac", "flac", RATE, 2, 0.0)),
     *(("mpegts", "aac", RATE, 2, LOSSY), ("mpegts", "mp2", 48_000, 2, LOSSY), ("mpegts", "ac3", 48_000, 2, LOSSY)),
     *(("mpeg", "mp2", RATE, 2, LOSSY), ("vob", "ac3", 48_000, 2, LOSSY)),
+    *(("rm", "ac3", RATE, 2, LOSSY), ("rm", "real_144", 8_000, 1, LOSSY)),
 )
 SNDFILE = (
     *(
