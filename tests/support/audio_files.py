@@ -119,6 +119,7 @@ CODECS = (
     *(("wav", "g722", 16_000, 1, 0.0), ("wav", "ac3", 48_000, 2, LOSSY), ("flac", "flac", RATE, 2, 0.0)),
     *(("mpegts", "aac", RATE, 2, LOSSY), ("mpegts", "mp2", 48_000, 2, LOSSY), ("mpegts", "ac3", 48_000, 2, LOSSY)),
     *(("mpeg", "mp2", RATE, 2, LOSSY), ("vob", "ac3", 48_000, 2, LOSSY)),
+    *(("rm", "ac3", RATE, 2, LOSSY), ("rm", "real_144", 8_000, 1, LOSSY)),
 )
 SNDFILE = (
     *(
@@ -208,6 +209,8 @@ def of_odd_headers() -> Iterator[AudioFile]:
     yield AudioFile("WAV, size 0 in RIFF and data", put(put(wav, 40, "<I", 0), 4, "<I", 0), 1.5, 0.0, longer)
     listed = wav[:36] + b"LIST" + struct.pack("<I", 15) + b"INFOISFT\3\0\0\0abc" + wav[36:]
     yield AudioFile("WAV, chunk of odd size not padded", listed, 1.5, 0.0)
+    odd = put(wav, 16, "<I", 17)
+    yield AudioFile("WAV, first chunk of odd size not padded", odd[:36] + b"\0" + odd[36:], 1.5, 0.0)
     tag = b"ID3\4\0\0\0\1\0\0" + bytes(1 << 14)
     yield AudioFile("WAV, two chunks of samples", wav + wav[36:], 3.0, 0.0, ("joined",))
     yield AudioFile("AIFF, two chunks of samples", aiff + aiff[38:], 1.5, 0.0, short)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from unfused_ray.audio import mpeg
 from unfused_ray.audio.blocks import TOLERANCE
@@ -94,9 +94,14 @@ def find_samples(window: Window) -> list[Samples]:
 
 
 def _with_new_header(samples: Samples, head: bytes, kind: bytes, start: int) -> Samples:
-    """Write a new WAV header before the samples, because libsndfile loses its way in chunks without padding."""
-    size = min(samples.held, 2**32 - 1).to_bytes(4, "little" if head[:4] == b"RIFF" else "big")
-    header = head + kind + bytes(len(kind) % 2) + b"data" + size
+    """Write a new WAV header before the samples, because libsndfile loses its way in chunks without padding.
+
+    The last byte of an odd ``kind`` is left out, so that the header is never longer than the file's own.
+    """
+    order: Literal["little", "big"] = "little" if head[:4] == b"RIFF" else "big"
+    size, half = min(samples.held, 2**32 - 1), (len(kind) - 8) // 2
+    header = head + kind[:4] + (2 * half).to_bytes(4, order) + kind[8 : 8 + 2 * half]
+    header += b"data" + size.to_bytes(4, order)
     return samples._replace(begin=start - len(header), patches={0: header})
 
 

@@ -40,6 +40,8 @@ _MAGIC = {
     b"MP+": "mpc",
     b"DSD \x1c\x00": "dsf",
     b"FRM8": "iff",  # DSDIFF
+    b".RMF\0\0\0": "rm",  # RealMedia
+    b".ra\xfd\0": "rm",
 }
 _MAGIC_BYTES = 2048  # enough for eight packets of a transport stream
 _TRANSPORT = ((0, 188), (4, 192))

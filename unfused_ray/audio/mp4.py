@@ -14,6 +14,7 @@ from unfused_ray.audio.window import Window
 _PARENTS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf")
 _OUTERMOST = (b"moov", b"mdat", b"moof", b"mfra", b"sidx", b"styp", b"free", b"skip", b"wide", b"uuid", b"meta")
 _COUNTS = {b"stsz": 8, b"trun": 4}  # boxes that claim a number of samples, and its place in their body
+_ONE = b"\0\0\0\1"
 _MOST_BOXES = 1 << 20
 
 
@@ -29,18 +30,28 @@ def end_of_movie(window: Window) -> End:
     """Find the end of the first movie.
 
     Raises:
-        AudioError: a box claims more samples than the file has bytes; FFmpeg would allocate a table for them.
+        AudioError: a box claims more samples than the file has bytes; FFmpeg would allocate a table for them. It
+            allocates none for sound whose samples all have one size and last one tick: QuickTime's compressed sound,
+            such as IMA 4:1, counts the samples of the decoded sound.
     """
+    name, handler, count, has_table, is_by_chunks = "", b"", 0, False, False
     for box in _boxes(window):
         if box.place and box.is_outermost and box.kind not in _OUTERMOST:
             is_box = box.body <= box.end and all(32 <= byte < 127 for byte in box.kind)
             if not is_box or is_file_at(window, box.place):
                 return end_at(window, box.place)
-        if box.kind in _COUNTS:
+        if box.kind == b"trak":
+            count, is_by_chunks = 0, False
+        elif box.kind == b"hdlr" and (kind := window.read_at(box.body + 8, 4)) in (b"soun", b"vide"):
+            handler = kind
+        elif box.kind == b"stts":
+            durations = window.read_at(box.body + 4, 12)
+            is_by_chunks = handler == b"soun" and durations[:4] == durations[8:] == _ONE
+        elif box.kind in _COUNTS:
             count = int.from_bytes(window.read_at(box.body + _COUNTS[box.kind], 4), "big")
-            if count > window.size:
-                name = box.kind.decode()
-                raise AudioError("unreadable", f"its {name} claims {count} samples, it has {window.size} bytes")
+            name, has_table = box.kind.decode(), box.kind == b"trun" or not any(window.read_at(box.body + 4, 4))
+        if count > window.size and (has_table or not is_by_chunks):
+            raise AudioError("unreadable", f"its {name} claims {count} samples, it has {window.size} bytes")
     return End(window.size)
 
 

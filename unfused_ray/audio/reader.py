@@ -18,6 +18,8 @@ from unfused_ray.audio.window import Window
 
 _READ_AHEAD = 1 << 13  # bytes that libFLAC may have read after the last frame
 _OWN_TAGS = ("mp3", "aac", "flac")  # formats whose readers know ID3 tags
+_FLAC = b"fLaC\0\0\0\x22"
+_SCANNED = 1 << 20  # bytes
 
 
 class _Part(NamedTuple):
@@ -128,7 +130,8 @@ def _read_part(part: _Part, start: float, warn: Warn) -> Generator[Block, None, 
         length = file.frames / file.samplerate
         if part.samples and part.samples.held and part.samples.claimed is not None:
             warn_of_length(length * part.samples.claimed / part.samples.held, length, 0.0, warn)
-        yield from _by_libsndfile(file, part, start, warn)
+        begin = start if _finds_its_place(file, part, start, length) else 0.0
+        yield from skip(_by_libsndfile(file, part, begin, warn), start - begin)
         if name == "flac":
             return (yield from _behind_flac(window, start, length, warn))
     return None
@@ -138,6 +141,25 @@ def _is_for_ffmpeg(part: _Part) -> bool:
     if part.samples:
         return part.samples.is_long  # libsndfile reads 4 GB of these
     return part.name not in (None, "flac") and not (part.link and part.link.is_plain)
+
+
+def _finds_its_place(file: soundfile.SoundFile, part: _Part, start: float, length: float) -> bool:
+    """Tell whether libsndfile can begin at second ``start`` of a file of ``length`` seconds by its header.
+
+    It cannot enter some codecs, such as G.721. In joined FLAC files libFLAC looks for a frame's number in all of them.
+    The end of a FLAC file, where another may begin, is only known when all of its frames have been read.
+    """
+    if part.name == "flac" and start:
+        return start < length and not _another_flac_follows(part.window)
+    return file.seekable() or not start
+
+
+def _another_flac_follows(window: Window) -> bool:
+    place, frames = window.tell(), _begin_of_frames(window)
+    starts = range(frames, window.size, _SCANNED)
+    found = any(_FLAC in window.read_at(each, _SCANNED + len(_FLAC) - 1) for each in starts)
+    window.seek(place)  # libsndfile reads on from there
+    return found
 
 
 def _by_libsndfile(file: soundfile.SoundFile, part: _Part, start: float, warn: Warn) -> Iterator[Block]:

@@ -77,11 +77,12 @@ def compare(encoder: FrozenEncoder, exported: Exported, waves: list[np.ndarray])
         same = np.stack(list(alike))
         for wave_BT in np.split(same, range(_BATCH, len(same), _BATCH)):
             vectors_BD, frames_BTD = exported(wave_BT)
-            largest = max(largest, np.abs(encoder.frames(wave_BT, encoder.sampling_rate).vectors - frames_BTD).max())
+            frames = encoder.frames(wave_BT, encoder.sampling_rate).vectors.numpy()
+            largest = np.maximum(largest, np.abs(frames - frames_BTD).max())  # unlike max, it keeps NaN
             ours.append(encoder(wave_BT).numpy())
             theirs.append(vectors_BD)
     ours_ND, theirs_ND = np.concatenate(ours), np.concatenate(theirs)
-    largest = max(largest, np.abs(ours_ND - theirs_ND).max())
+    largest = np.maximum(largest, np.abs(ours_ND - theirs_ND).max())
     units_ND, other_units_ND = (
         each / np.linalg.norm(each, axis=1, keepdims=True).clip(1e-12) for each in (ours_ND, theirs_ND)
     )

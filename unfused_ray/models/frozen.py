@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -42,6 +42,10 @@ class FrozenEncoder(nn.Module):
         self.details = details or {}
         self.requires_grad_(False)
         self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode, also as a part of a module that is trained: a vector depends on its clip alone."""
+        return super().train(False)
 
     @property
     def sampling_rate(self) -> int:

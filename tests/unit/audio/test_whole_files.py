@@ -88,6 +88,24 @@ def test_a_part_of_joined_files_goes_over_the_joint():
             np.testing.assert_array_equal(found, both[start : start + length])
 
 
+@pytest.mark.parametrize("container", ["WAV", "FLAC"])
+def test_a_part_of_a_flac_is_not_looked_for_in_the_file_joined_to_it(container: str):
+    """libFLAC looks for the number of a frame, and the frames of both files are numbered from 0."""
+    first, second = (np.random.default_rng(n).integers(-9_000, 9_000, 80_000).astype(np.int16) for n in (0, 1))
+    both, data = np.concatenate([first, second]), encoded(first, RATE, "FLAC") + encoded(second, RATE, container)
+    for start, length in ((16_000, 16_000), (70_000, 5_000), (70_000, 20_000), (80_000, 20_000), (90_000, 20_000)):
+        np.testing.assert_array_equal(decoded(data, start / RATE, length / RATE), both[start : start + length])
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [*(("WAV", codec) for codec in ("G721_32", "NMS_ADPCM_16", "NMS_ADPCM_32", "GSM610")), ("AU", "G723_24")],
+)
+def test_a_part_of_a_codec_that_cannot_be_entered_is_that_part(container: str, codec: str):
+    data = encoded(tone(3, RATE), RATE, container, codec)
+    np.testing.assert_array_equal(decoded(data, 1.25, 1.0), decoded(data)[20_000:36_000])
+
+
 def test_a_part_that_lies_behind_the_end_is_said():
     data = encoded(tone(2, RATE), RATE)
     assert warnings_of(data, 0.5, 1.5) == []
@@ -257,6 +275,24 @@ def test_a_box_that_claims_more_samples_than_bytes_is_not_believed():
     place = data.index(b"tkhd") - 4
     data[place : place + 4] = struct.pack(">I", 32_860)
     assert ours(bytes(data)).error == f"unreadable: its trun claims 80000000 samples, it has {len(data)} bytes"
+
+
+def test_quicktime_may_count_the_samples_of_the_decoded_sound():
+    """QuickTime itself wrote compressed sound so: samples of one byte, which last a tick each."""
+    data = bytearray(muxed(tone(1.5), 44_100, "mov", "adpcm_ima_qt"))
+    (packets,) = struct.unpack_from(">I", data, place := data.index(b"stsz") + 12)
+    samples = 64 * packets
+    data[place - 4 : place + 4] = struct.pack(">II", 1, samples)
+    for name, offset, values in (("stsc", 16, (samples,)), ("stts", 12, (samples, 1))):
+        struct.pack_into(f">{len(values)}I", data, data.index(name.encode()) + offset, *values)
+    assert samples > len(data)
+    found = ours(bytes(data))
+    assert (found.error, found.warnings) == ("", ()) and abs(found.seconds - samples / 44_100) < 0.001
+    # FFmpeg would make a table for pictures, and for samples of other lengths.
+    refused = f"unreadable: its stsz claims {samples} samples, it has {len(data)} bytes"
+    assert ours(data.replace(b"soun", b"vide")).error == refused
+    struct.pack_into(">I", data, data.index(b"stts") + 16, 2)
+    assert ours(bytes(data)).error == refused
 
 
 def test_what_is_no_audio_is_refused_and_not_decoded_to_noise():

@@ -23,6 +23,7 @@ from unfused_ray.evaluation.systems import encoders_of
 from unfused_ray.evaluation.table import FORMAT_VERSION, RECORD, EvaluationTable
 from unfused_ray.evaluation_job import plan as evaluation_plan
 from unfused_ray.exports import card, forms, job
+from unfused_ray.exports.agreement import compare
 from unfused_ray.models.export import load_encoder
 from unfused_ray.models.portable import PortableEncoder
 
@@ -139,6 +140,18 @@ def test_an_export_that_differs_is_not_signed(student, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"differs from the encoder by .* on 112 clips, more than 1e-09"):
         api.export(encoder=student.run, to="torch", output=str(tmp_path))
     assert not (tmp_path / "export.json").exists()
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_an_export_whose_numbers_are_not_finite_differs(student, broken):
+    encoder, waves = load_encoder(student.run), [np.zeros(3_200, np.float32), np.ones(3_200, np.float32) / 2]
+
+    def exported(wave_BT):
+        both = encoder(wave_BT).numpy(), encoder.frames(wave_BT, 16_000).vectors.numpy()
+        both[broken].flat[0] = np.nan
+        return both
+
+    assert np.isnan(compare(encoder, exported, waves).max_difference)
 
 
 def test_an_export_in_the_same_folder_is_replaced_whole_or_left_as_it_was(student, tmp_path, monkeypatch, caplog):

@@ -86,3 +86,11 @@ def test_kits_find_what_they_ask_for():
     model, wave = encoder(), torch.rand(2, RATE) - 0.5
     assert (model.sampling_rate, model.output_dim, model.shortest) == (RATE, 12, 15_200)
     assert torch.equal(model(wave), model.embed(wave, RATE))
+
+
+def test_it_stays_frozen_as_a_part_of_a_module_that_is_trained():
+    model, wave = encoder("fc2"), torch.rand(2, RATE) - 0.5
+    expected = model(wave)
+    torch.nn.Sequential(model, torch.nn.Linear(12, 2)).train()
+    assert torch.equal(model(wave), expected)
+    torch.testing.assert_close(model(wave[:1]), expected[:1])
