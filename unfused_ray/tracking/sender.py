@@ -20,6 +20,7 @@ import psutil
 from unfused_ray import storage
 from unfused_ray.tracking.mlflow import (
     CONFIG,
+    MAX_NAME,
     MAX_TAG,
     RUN_TAG,
     TAGS,
@@ -249,7 +250,7 @@ class Tracker:
             is_file = is_sqlite(this.uri)
             place = (sqlite_path(this.uri).parent / "mlartifacts").as_uri() if is_file else None
             experiment = found.experiment_id if found else client.create_experiment(this.experiment, place)
-            run = client.create_run(experiment, run_name=this.name, tags={RUN_TAG: this.id})
+            run = client.create_run(experiment, run_name=this.name[:MAX_NAME], tags={RUN_TAG: this.id})
         mlflow_run: str = run.info.run_id
         params = [Param(key, str(value)[:6000]) for key, value in this.params.items() if key not in run.data.params]
         for first in range(0, len(params), MAX_PARAMS):

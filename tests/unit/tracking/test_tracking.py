@@ -352,3 +352,16 @@ def test_rows_of_any_script_keep_names_of_their_own_that_mlflow_takes(database: 
     (found,) = runs(database, run_id)
     assert set(found.data.metrics) >= set(names)
     assert (len(set(names)), names[0], names[-1]) == (len(rows), "基线/drums/headline", "a_b/drums/headline")
+
+
+def test_names_that_mlflow_refuses_keep_no_other_metric_from_it(database: str, run_id: str) -> None:
+    """MLflow refuses a batch whole, and was sent it again and again."""
+    rows = ["x" * 300, "x" * 301, "学" * 300, "..", ".a"]
+    names = [metric_name(f"{row}/drums/headline/{bound}") for row in rows for bound in ("low", "high")]
+    sent = Tracker(TrackedRun(database, EXPERIMENT, "n" * 300, run_id))
+    sent.log(dict.fromkeys(names, 0.5) | {"loss": 1.0}, 0)
+    assert sent.close() == 0
+    (found,) = runs(database, run_id)
+    assert set(found.data.metrics) == {*names, "loss"} and len(set(names)) == 2 * len(rows)
+    assert names[1].startswith("xxx") and names[1].endswith("x/drums/headline/high")
+    assert found.info.run_name == "n" * 250  # PostgreSQL takes no more
