@@ -281,6 +281,41 @@ def test_the_oldest_metrics_make_room_and_are_counted(monkeypatch: pytest.Monkey
     assert tracked.close(timeout=0.2) == 25
 
 
+def test_repeated_steps_are_lost_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for room, repeats in ((100, range(5, 15)), (3, range(5, 15)), (100, range(10))):
+        monkeypatch.setattr(tracker_module, "BUFFERED_METRICS", room)
+        tracked = tracker("http://127.0.0.1:9", "repeated")  # no server listens
+        for step in (*range(10), *repeats):  # a worker group that begins again
+            tracked.log({"loss": 1.0}, step)
+        assert tracked.close(timeout=0.2) == max(repeats) + 1
+
+
+def test_steps_that_mlflow_has_are_not_counted_as_lost(
+    database: str, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracker_module, "MAX_BATCH", 2)
+    first = tracker(database, run_id)
+    for step in range(10):
+        first.log({"loss": 1.0, "agreement": 1.0}, step)
+    assert first.close() == 0
+    log_batch, refused = MlflowClient.log_batch, []
+
+    def refuse(client: MlflowClient, run_id: str, metrics: list[object] = (), **others: Any) -> None:
+        if metrics:
+            refused.append(metrics)
+            raise ConnectionError("gone")
+        log_batch(client, run_id, **others)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", refuse)
+    second = tracker(database, run_id)
+    for step in range(5, 12):
+        second.log({"loss": 2.0}, step)
+    for step in range(5, 9):
+        second.log({"agreement": 2.0}, step)
+    wait_for(lambda: bool(refused))
+    assert second.close(timeout=0.2) == 2
+
+
 def test_parameters_that_were_cut_off_are_sent_later(
     database: str, run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
