@@ -85,6 +85,12 @@ def replace_columns(folder: Path, **columns: Sequence[Any]) -> str:
     return str(folder)
 
 
+def audio_of(uri: str) -> list[bytes]:
+    """Return the audio of the clips of a prepared source, in the order of clip_id."""
+    shards = json.loads(Path(uri, MANIFEST).read_text())["shards"]
+    return [audio for shard in shards for audio in pq.read_table(Path(uri, shard["file"]))["audio"].to_pylist()]
+
+
 def repeat_first_clip(folder: Path, clip_id: int) -> str:
     """Give clip ``clip_id`` of a prepared source the recording of clip 0."""
     shards = json.loads((folder / MANIFEST).read_text())["shards"]

@@ -138,6 +138,10 @@ def validated(plan: EvaluationPlan, tasks: Sequence[Task], output: str) -> dict[
 
     Returns:
         Scores by row and task.
+
+    Raises:
+        ValueError: all train or all valid clips of a task are damaged; names row and task.
+        OSError: the storage of a task does not answer, or a process was ended from outside.
     """
     read = partial(_read, output, plan.protocol)
     return evaluation_job.fill_all(plan, tasks, read, partial(_fill, output, plan.protocol, plan.cache))

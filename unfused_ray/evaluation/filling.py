@@ -19,7 +19,7 @@ from unfused_ray import logs
 from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.evaluation.protocol import ProtocolConfig
 from unfused_ray.evaluation.systems import System, families
-from unfused_ray.evaluation.tasks import Task
+from unfused_ray.evaluation.tasks import Task, errors_name
 from unfused_ray.machine.threads import usable_cores
 
 Filled = TypeVar("Filled")
@@ -89,7 +89,11 @@ def _fill_family(
         end_with(parent)
         if not logging.getLogger().handlers:
             logs.configure()
-    return {(system.name, task.name): fill(task, system) for system in family}
+    filled = {}
+    for system in family:
+        with errors_name(task, system.name):
+            filled[system.name, task.name] = fill(task, system)
+    return filled
 
 
 @cache

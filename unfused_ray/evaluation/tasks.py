@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 from functools import cached_property
@@ -247,3 +248,12 @@ def _left_out(manifest: Manifest) -> dict[str, int]:
 def _leaking(groups: Sequence[str]) -> str:
     count = "1 group is" if len(groups) == 1 else f"{len(groups):,} groups are"
     return f"{count} in test and in another split ({groups[0]} …)"
+
+
+@contextmanager
+def errors_name(task: Task, row: str) -> Iterator[None]:
+    """Name a row and the place of its task in the errors of a block that probes the row on the task."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{row} on {task.uri}: {error}") from error

@@ -51,7 +51,7 @@ class Watch:
         device: device that embeds.
 
     Raises:
-        ValueError: every clip of a task is damaged.
+        ValueError: every train clip or every valid clip of a task is damaged.
         OSError: a shard is missing, or its storage does not answer.
     """
 
@@ -97,9 +97,14 @@ class Watch:
         clips = chain.from_iterable(read_clips(task.index, ids))
         heard = spectrograms(log_mel, self._protocol.crop, clips)
         batches = [(places, log_mels.cpu()) for places, log_mels in heard]  # a GPU's memory belongs to the training
-        if not batches:
-            raise ValueError(f"every one of the {len(ids)} watched clips of {task.uri} is damaged")
         labelled = Labelled(task.class_ids[ids], task.splits[ids], task.groups[ids], len(task.class_names))
+        whole = {labelled.splits[place] for places, _ in batches for place in places}
+        for split, count in watched.splits.items():
+            if split not in whole:
+                raise ValueError(
+                    f"watch.data={task.uri}: all {count} watched {split} clips are damaged: copy the source again, "
+                    "prepare it again, or watch another one"
+                )
         return _WatchedClips(batches, labelled)
 
     def _score(self, encoder: AudioNTT2020, heard: _WatchedClips) -> dict[WatchedMeasure, float]:

@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 
 from unfused_ray import storage
+from unfused_ray.config import ExportConfig
 from unfused_ray.evaluation.onnx_embedder import OnnxEmbedder
 from unfused_ray.exports import card, hub_folder, onnx_file, torch_folder
 from unfused_ray.exports.agreement import Agreement, compare
@@ -21,6 +22,16 @@ TOLERANCE = 1e-3
 """Largest difference, in standard deviations, with which an export is written; 8-bit weights have no limit."""
 Made = tuple[dict[str, bytes], dict[str, Agreement]]
 """Contents of the files by name, and the agreement of files with weights with the encoder."""
+
+
+def file_names(config: ExportConfig) -> tuple[str, ...]:
+    """Return the names of the files that an export writes, without its record."""
+    if config.to == "onnx":
+        return onnx_file.FILE, *([onnx_file.INT8_FILE] if config.int8 else ())
+    shared = torch_folder.CODE, torch_folder.CONFIG, torch_folder.WEIGHTS
+    if config.to == "torch":
+        return *shared, *([torch_folder.PROGRAM] if config.program else ())
+    return *shared, *hub_folder.FILES, hub_folder.CARD
 
 
 def make_onnx(plan: ExportPlan, network: PortableEncoder, waves: list[np.ndarray]) -> Made:

@@ -13,7 +13,8 @@ from unfused_ray.exports.torch_folder import CODE, CONFIG, WEIGHTS, code, weight
 from unfused_ray.models.portable import PortableEncoder
 
 CARD = "README.md"
-_FILES = ("configuration_unfused.py", "modeling_unfused.py", "unfused_encoder.py")
+FILES = ("configuration_unfused.py", "modeling_unfused.py", "unfused_encoder.py")
+"""Files of code that are the same in every folder for the hub."""
 
 
 def files(network: PortableEncoder, settings: Mapping[str, Any]) -> dict[str, bytes]:
@@ -34,7 +35,7 @@ def files(network: PortableEncoder, settings: Mapping[str, Any]) -> dict[str, by
     }
     folder = resources.files(__package__) / "hub_files"
     return {
-        **{name: (folder / name).read_bytes() for name in _FILES},
+        **{name: (folder / name).read_bytes() for name in FILES},
         CODE: code(),
         CONFIG: json.dumps(config, indent=2).encode(),
         WEIGHTS: weights(torch.nn.ModuleDict({"encoder": network})),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from rich.console import Group
@@ -16,7 +16,7 @@ from unfused_ray.evaluation.cells import MEASURES
 from unfused_ray.evaluation.table import EvaluationTable
 from unfused_ray.evaluation_job import job as evaluation_job
 from unfused_ray.evaluation_job import plan as evaluation_plan
-from unfused_ray.exports import card, forms, hub_folder, onnx_file
+from unfused_ray.exports import card, forms, onnx_file
 from unfused_ray.exports.agreement import Agreement, read_waves
 from unfused_ray.exports.convert import portable
 from unfused_ray.exports.plan import ExportPlan
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 RECORD = "export.json"
 """Record of a whole export with its files and checks, written last."""
+BEGUN = "_export.json"
+"""Names of the files that an unfinished export may have left, kept until it has its record."""
 EVALUATION = "evaluation"
 """Folder of the scores of the 8-bit file."""
 
@@ -53,8 +55,7 @@ def check(config: ExportConfig) -> ExportPlan:
     Raises:
         FileNotFoundError: there is no encoder, or no prepared source.
         ValueError: a path cannot be used, the sources have another sample rate, a task cannot be scored, the export to
-            replace has a damaged record or a model card that was edited, or the card would replace a file of another
-            origin.
+            replace has a damaged record, or a file would be replaced that no export wrote, or that was edited since.
         MissingExtraError: the packages that write ONNX files are not installed.
     """
     config = paths.check(config)
@@ -79,15 +80,9 @@ def check(config: ExportConfig) -> ExportPlan:
         evaluation_plan.check(_scores_of(config, ()))
     results = card.find_results(config.evaluation, description) if config.evaluation else None
     plan = ExportPlan(config, description, encoder, index, results)
-    plan = replace(plan, before=_before(plan.output, config.evaluation))
-    readme = storage.join(plan.output, hub_folder.CARD)
-    if config.to == "hub" and hub_folder.CARD not in plan.before and storage.exists(readme):
-        raise ValueError(
-            f"output={plan.output} holds a {hub_folder.CARD} that belongs to no complete export, and the card would "
-            "replace it: move it away, or name another output"
-        )
-    if hub_folder.CARD in plan.before:
-        _refuse_edited(plan.output)
+    files = _files(plan.output)
+    plan = replace(plan, before=_before(plan.output, files, config.evaluation))
+    _refuse_foreign(plan, files)
     return plan
 
 
@@ -117,22 +112,25 @@ def run(plan: ExportPlan) -> ExportResult:
     network = portable(plan.encoder)
     make = {"onnx": forms.make_onnx, "hub": forms.make_hub, "torch": forms.make_torch}[plan.config.to]
     files, checks = make(plan, network, waves)
+    sizes = {name: len(data) for name, data in files.items()}
+    record = {
+        "to": plan.config.to,
+        # No paths, because the folder may be published.
+        "encoder": {name: plan.description[name] for name in ("sha256", "num_parameters")},
+        "files": sizes,
+        "sha256": {name: storage.sha256(data) for name, data in files.items()},
+        "checks": {name: asdict(agreement) for name, agreement in checks.items()},
+        "metadata": plan.metadata,
+    }
+    begun = storage.join(plan.output, BEGUN)
+    storage.write_json(begun, {"files": sorted({*files, *plan.before})}, FORMAT_VERSION)
     _remove(plan)
     for name, data in files.items():
         storage.write_bytes(storage.join(plan.output, name), data)
     table = _score(plan) if plan.config.int8 else None
-    result = ExportResult(plan.output, {name: len(data) for name, data in files.items()}, checks, table)
-    content = {
-        "to": plan.config.to,
-        # No paths, because the folder may be published.
-        "encoder": {name: plan.description[name] for name in ("sha256", "num_parameters")},
-        "files": result.files,
-        "checks": {name: asdict(agreement) for name, agreement in checks.items()},
-        "metadata": plan.metadata,
-        **({"card_sha256": storage.sha256(files[hub_folder.CARD])} if hub_folder.CARD in files else {}),
-    }
-    storage.write_json(storage.join(plan.output, RECORD), content, FORMAT_VERSION)
-    return result
+    storage.write_json(storage.join(plan.output, RECORD), record, FORMAT_VERSION)
+    storage.delete(begun)
+    return ExportResult(plan.output, sizes, checks, table)
 
 
 def describe_result(result: ExportResult) -> Group:
@@ -151,37 +149,57 @@ def describe_result(result: ExportResult) -> Group:
     return summary(f"exported to {result.folder}", rows)
 
 
-def _before(output: str, named: str) -> tuple[str, ...]:
-    """Return the names of an export's files and scores in a folder; empty if it holds no whole export.
+def _files(output: str) -> dict[str, str | int | None]:
+    """Return the files of the export in a folder, by name, with the SHA-256 or size that they were written with.
+
+    It is None for files of an unfinished export, any of which may be half of the old and half of the new one. Without
+    an export there are none.
+    """
+    remedy = f"delete {output}, or name another output"
+    if storage.exists(uri := storage.join(output, RECORD)):
+        record = storage.read_json(uri, FORMAT_VERSION, remedy)
+        return {**record.get("files", {}), **record.get("sha256", {})}  # the first records have only the sizes
+    if storage.exists(uri := storage.join(output, BEGUN)):
+        return dict.fromkeys(storage.read_json(uri, FORMAT_VERSION, remedy)["files"])
+    return {}
+
+
+def _before(output: str, files: Collection[str], named: str) -> tuple[str, ...]:
+    """Return the names of the files and scores of an export that are in its folder.
 
     Args:
         output: the folder.
+        files: files of the export.
         named: evaluation that the new export names, which is kept wherever it is.
     """
-    uri = storage.join(output, RECORD)
-    if not storage.exists(uri):
-        return ()
-    listed = storage.read_json(uri, FORMAT_VERSION, f"delete {output}, or name another output").get("files", {})
     there = [storage.name(file) for file in storage.list_files(output)]  # a record does not cover other folders
-    has_scores = onnx_file.INT8_FILE in listed and storage.join(output, EVALUATION) != storage.join(named)
-    return *(name for name in there if name in listed), *([EVALUATION] if has_scores else ())
+    has_scores = onnx_file.INT8_FILE in files and storage.join(output, EVALUATION) != storage.join(named)
+    return *(name for name in there if name in files), *([EVALUATION] if has_scores else ())
 
 
-def _refuse_edited(output: str) -> None:
-    """Refuse to replace a model card that a person has edited.
+def _refuse_foreign(plan: ExportPlan, files: Mapping[str, str | int | None]) -> None:
+    """Refuse to replace what no export has written, and what a person has edited since.
+
+    Args:
+        plan: the new export.
+        files: files of the export in its folder, from :func:`_files`.
 
     Raises:
-        ValueError: names the folder.
+        ValueError: names the folder and the file.
     """
-    record = storage.read_json(storage.join(output, RECORD))
-    text = storage.read_bytes(storage.join(output, hub_folder.CARD))
-    # The first records have only the card's size.
-    written = record.get("card_sha256", record["files"][hub_folder.CARD])
-    if written not in (storage.sha256(text), len(text)):
-        raise ValueError(
-            f"output={output} holds a {hub_folder.CARD} that was edited after its export, and would be replaced: move "
-            "it away, or name another output"
-        )
+    for name in (storage.name(file) for file in storage.list_files(plan.output)):
+        if (written := files.get(name)) is not None:
+            data = storage.read_bytes(storage.join(plan.output, name))
+            if written not in (storage.sha256(data), len(data)):
+                raise _would_be_replaced(plan.output, f"{name} that was edited after its export")
+        elif name in forms.file_names(plan.config) and name not in files:
+            raise _would_be_replaced(plan.output, f"{name} that belongs to no export")
+    if plan.config.int8 and EVALUATION not in plan.before and storage.exists(storage.join(plan.output, EVALUATION)):
+        raise _would_be_replaced(plan.output, f"folder {EVALUATION} that belongs to no export")
+
+
+def _would_be_replaced(output: str, content: str) -> ValueError:
+    return ValueError(f"output={output} holds a {content}, and would be replaced: move it away, or name another output")
 
 
 def _remove(plan: ExportPlan) -> None:

@@ -17,7 +17,7 @@ from unfused_ray.data.parts.driver import PartedJob, run_parts
 from unfused_ray.data.parts.ledger import Ledger, delete_reports
 from unfused_ray.lease import InUseError, Lease, refuse_lost
 from unfused_ray.retrieval.format import IndexManifest, IndexPart, IndexSource, Recall, TrainedFile
-from unfused_ray.retrieval.plan import IndexPlan, settings_of
+from unfused_ray.retrieval.plan import IndexPlan, readable, settings_of
 from unfused_ray.retrieval.recall import measure_recall
 from unfused_ray.retrieval.space import VectorSpace
 from unfused_ray.retrieval.stored import load_trained, parts_of
@@ -36,7 +36,9 @@ def run(plan: IndexPlan) -> IndexManifest:
     """Make or change the index; do nothing if it is up to date already.
 
     An interrupted job resumes after its finished parts if the plan is the same; otherwise its parts are not used. Until
-    the end of a job, searches use the index as it was.
+    the end of a job, searches use the index as it was, also while it is rebuilt: new files lie beside its own, and the
+    manifest, which names them, is replaced by one write. An object store replaces an object as a whole, too. Then the
+    files of before are deleted; a search that still reads them begins again.
 
     Raises:
         InUseError: another process works on the index, or has taken it over.
@@ -139,8 +141,10 @@ def _trained(plan: IndexPlan, resumes: bool, lost: threading.Event) -> tuple[Tra
 
 
 def _refuse_moved_on(plan: IndexPlan) -> None:
-    """Refuse an index that another process has changed since it was checked."""
-    if plan.before is not None and IndexManifest.load(plan.config.output) != plan.before:
+    """Refuse an index that another process has changed since it was checked, whose files this job would replace."""
+    live = readable(plan.config.output)
+    has_changed = plan.before is not None and live != plan.before
+    if has_changed or (plan.before is None and live is not None and live.trained.id == plan.training):
         raise InUseError(f"another process has changed {plan.config.output} just now: give the command again")
 
 

@@ -72,8 +72,9 @@ def check(config: IndexConfig) -> IndexPlan:
     """
     config = paths.check(config)
     refuse_in_use(config.output)
-    if config.rebuild:
-        _tell_other_settings(config)
+    live = readable(config.output) if config.rebuild else None
+    if live is not None:
+        _tell_other_settings(live, config)
     before = None if config.rebuild and config.vectors else _existing(config)
     if before is None and not config.vectors:
         raise FileNotFoundError(
@@ -87,7 +88,7 @@ def check(config: IndexConfig) -> IndexPlan:
     plan = IndexPlan(config, before, *wanted, "", IN_PROCESS)
     if not plan.num_vectors:
         raise ValueError(f"{config.output} would hold no vectors: to remove the last source, delete that folder")
-    plan = _with_training(plan)
+    plan = _with_training(plan, live)
     encoder_of(plan.built, before.encoder if before else None)  # also of sources that are read again
     is_large = sum(source.manifest.num_vectors for source in plan.built) > _IN_PROCESS_VECTORS
     return replace(plan, executor=default_executor()) if is_large else plan
@@ -156,13 +157,17 @@ def _refuse_other_settings(config: IndexConfig, before: IndexManifest) -> None:
         raise ValueError(f"{config.output} was made with other settings: to add to it or to remove from it, give {own}")
 
 
-def _tell_other_settings(config: IndexConfig) -> None:
-    """Log the settings of an existing, readable index that change when it is rebuilt."""
+def readable(uri: str) -> IndexManifest | None:
+    """Return the manifest of the index at ``uri``; None if there is none, or none that this version can read."""
     try:
-        before = IndexManifest.load(config.output)
+        return IndexManifest.load(uri)
     except (FileNotFoundError, ValueError):
-        return
-    for change in differences(before.settings, settings_of(config)).values():
+        return None
+
+
+def _tell_other_settings(live: IndexManifest, config: IndexConfig) -> None:
+    """Log the settings of an existing index that change when it is rebuilt."""
+    for change in differences(live.settings, settings_of(config)).values():
         logger.warning("%s is made anew, because a setting has changed: %s", config.output, change)
 
 
@@ -210,11 +215,15 @@ def _reread(sources: Sequence[IndexSource]) -> tuple[VectorSource, ...]:
     return tuple(VectorSource(source.name, VectorManifest.load(source.vectors)) for source in sources)
 
 
-def _with_training(plan: IndexPlan) -> IndexPlan:
+def _with_training(plan: IndexPlan, live: IndexManifest | None) -> IndexPlan:
     """Decide whether the index is trained again.
 
     An exact index is fitted again whenever a source is added or removed. This takes seconds, and the index equals one
     made from these sources at once. Lists are kept until the index has twice or half as many vectors.
+
+    Args:
+        plan: the plan so far.
+        live: index that is rebuilt, which searches use meanwhile.
     """
     config, before = plan.config, plan.before
     if before is not None:
@@ -224,8 +233,14 @@ def _with_training(plan: IndexPlan) -> IndexPlan:
         if same or (then.kind == kind_for(config, now) != "exact" and as_large):
             return replace(plan, training=then.id)
         plan = replace(plan, kept=(), built=(*_reread(plan.kept), *plan.built))
-    inputs = [settings_of(config), [source.digest for source in plan.built]]
-    return replace(plan, training=storage.sha256(json.dumps(inputs, sort_keys=True).encode())[:12])
+    inputs: list[object] = [settings_of(config), [source.digest for source in plan.built]]
+    if live is not None and _id_of(inputs) == live.trained.id:
+        inputs.append(live.trained.id)  # another folder, because other versions of packages may give other bytes
+    return replace(plan, training=_id_of(inputs))
+
+
+def _id_of(inputs: list[object]) -> str:
+    return storage.sha256(json.dumps(inputs, sort_keys=True).encode())[:12]
 
 
 def settings_of(config: IndexConfig) -> dict[str, object]:

@@ -12,6 +12,7 @@ from unfused_ray import paths, storage
 from unfused_ray.config import SearchConfig
 from unfused_ray.progress import summary
 from unfused_ray.retrieval.collection import Collection
+from unfused_ray.retrieval.format import IndexManifest
 from unfused_ray.retrieval.hits import Found, Hit
 from unfused_ray.retrieval.learn import first_of_recordings, learn, scores
 from unfused_ray.retrieval.marks import ids_of, read_marks
@@ -71,10 +72,21 @@ def describe(plan: SearchPlan) -> Group:
 def run(plan: SearchPlan) -> Found:
     """Find the recordings that are nearest to the query, without the query itself.
 
+    If the index has changed since it was opened, so that files of it are gone, it is opened again.
+
     Raises:
         FileNotFoundError: a file is missing.
         ValueError: the query does not fit the index, no marked clip is kept, or the index is damaged.
     """
+    try:
+        return _find(plan)
+    except ValueError:
+        if IndexManifest.load(plan.config.index) == plan.collection.manifest:
+            raise
+    return _find(check(plan.config))
+
+
+def _find(plan: SearchPlan) -> Found:
     config, collection = plan.config, plan.collection
     if config.learn:
         return _learnt(plan)

@@ -13,7 +13,7 @@ from unfused_ray.evaluation import bootstrap, cells
 from unfused_ray.evaluation.probes.probe import validate
 from unfused_ray.evaluation.protocol import BootstrapConfig, ProtocolConfig
 from unfused_ray.evaluation.systems import TrainedModel
-from unfused_ray.evaluation.tasks import Task
+from unfused_ray.evaluation.tasks import Task, errors_name
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,14 @@ def score(task: Task, student_uri: str, protocol: ProtocolConfig, measure: Measu
         protocol: settings of the probes.
         measure: measure of the score.
         by_folds: hold out every clip of train and valid once, by groups, instead of only the valid clips.
+
+    Raises:
+        ValueError: the task cannot be probed; names it.
     """
     labelled = cells.labelled_clips(task)
     with tempfile.TemporaryDirectory() as folder:  # the vectors of a trial are never needed again
         (vectors_ND,) = TrainedModel("student", student_uri).vectors(task, protocol, EmbeddingCache(folder))
+    with errors_name(task, "student"):
         found = validate(vectors_ND, labelled, protocol.probes, by_folds)
     order = np.argsort(found.clips)
     groups = task.groups[found.clips[order]]

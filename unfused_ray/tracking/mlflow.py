@@ -32,11 +32,21 @@ CONFIG = "config.json"
 """Artefact with the full configuration."""
 MAX_TAG = 5000
 """Largest number of characters in a tag."""
+MAX_NAME = 250
+"""Largest number of characters in the name of a metric or a run, MLflow's limit."""
 
 
 def metric_name(text: str) -> str:
-    """Return ``text`` with replacements for all characters that MLflow refuses in the name of a metric."""
-    return re.sub(r"[^\w\-. /:]", "_", text)  # letters of any script stay: rows must not share a name
+    """Return ``text`` as a name that MLflow takes for a metric.
+
+    Characters that it refuses are replaced. A name that is too long keeps its ends, which tell the row and the measure;
+    a hash between them tells it from other names.
+    """
+    name = re.sub(r"[^\w\-. /:]", "_", text)  # letters of any script stay: rows must not share a name
+    name = re.sub(r"(?<![^/])\.", "_", name)  # MLflow reads names as paths, and refuses those with . and ..
+    if len(name) <= MAX_NAME:
+        return name
+    return f"{name[:120]}-{storage.sha256(text.encode())[:8]}-{name[-120:]}"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import psutil
 from unfused_ray import storage
 from unfused_ray.tracking.mlflow import (
     CONFIG,
+    MAX_NAME,
     MAX_TAG,
     RUN_TAG,
     TAGS,
@@ -87,7 +88,7 @@ class Tracker:
         self._run = run
         self._keeps_first = keeps_first
         self._newest: dict[str, int] = {}
-        """Newest step of each metric that is in MLflow or being sent."""
+        """Newest step of each metric that has been logged here or is in MLflow."""
         self._say = say or said_once()
         self._buffer: deque[tuple[str, float, int, int]] = deque()
         self._sending: list[tuple[str, float, int, int]] = []
@@ -114,7 +115,12 @@ class Tracker:
         now = int(time.time() * 1000)
         with self._lock:
             self._step = step
-            self._buffer.extend((key, float(value), now, step) for key, value in metrics.items())
+            for name, value in metrics.items():
+                if self._keeps_first and not name.startswith(_SYSTEM):  # of these, a step has many samples
+                    if step <= self._newest.get(name, -1):
+                        continue
+                    self._newest[name] = step
+                self._buffer.append((name, float(value), now, step))
             while len(self._buffer) > BUFFERED_METRICS:
                 self._buffer.popleft()
                 self._lost += 1
@@ -132,7 +138,10 @@ class Tracker:
         self._wanted.set()
 
     def wait(self, timeout: float) -> int:
-        """Wait at most ``timeout`` seconds after :meth:`end`; return how many metrics were lost."""
+        """Wait at most ``timeout`` seconds after :meth:`end`; return how many metrics were lost.
+
+        Steps of a resumed run that MLflow has already are counted if it never answered, because they are not known.
+        """
         self._thread.join(timeout)
         self._given_up.set()
         with self._lock:
@@ -223,15 +232,10 @@ class Tracker:
             self._say(f"the configuration did not reach {place}: {explain(error)}")
 
     def _take_batch(self) -> bool:
-        """Take the next batch without repeated steps, beside what did not arrive; return True if there is one."""
+        """Take the next batch, beside what did not arrive; return True if there is one."""
         with self._lock:
             while self._buffer and len(self._sending) < MAX_BATCH:
-                name, _, _, step = metric = self._buffer.popleft()
-                if self._keeps_first and not name.startswith(_SYSTEM):  # of these, a step has many samples
-                    if step <= self._newest.get(name, -1):
-                        continue
-                    self._newest[name] = step
-                self._sending.append(metric)
+                self._sending.append(self._buffer.popleft())
         return bool(self._sending)
 
     def _open(self, client: Any) -> str:
@@ -242,20 +246,29 @@ class Tracker:
         run = find_run(client, this.experiment, this.id)
         if run is not None:
             client.update_run(run.info.run_id, status="RUNNING")
-            self._newest = {metric.key: metric.step for metric in run.data.to_proto().metrics}
+            if self._keeps_first:
+                known = run.data.to_proto().metrics
+                self._drop_known({metric.key: metric.step for metric in known if not metric.key.startswith(_SYSTEM)})
         else:
             found = find_experiment(client, this.experiment)
             # By default MLflow puts artefacts into the working directory; here they lie beside the SQLite file.
             is_file = is_sqlite(this.uri)
             place = (sqlite_path(this.uri).parent / "mlartifacts").as_uri() if is_file else None
             experiment = found.experiment_id if found else client.create_experiment(this.experiment, place)
-            run = client.create_run(experiment, run_name=this.name, tags={RUN_TAG: this.id})
+            run = client.create_run(experiment, run_name=this.name[:MAX_NAME], tags={RUN_TAG: this.id})
         mlflow_run: str = run.info.run_id
         params = [Param(key, str(value)[:6000]) for key, value in this.params.items() if key not in run.data.params]
         for first in range(0, len(params), MAX_PARAMS):
             client.log_batch(mlflow_run, params=params[first : first + MAX_PARAMS])
         client.log_batch(mlflow_run, tags=[RunTag(key, value[:MAX_TAG]) for key, value in this.tags.items()])
         return mlflow_run
+
+    def _drop_known(self, newest: Mapping[str, int]) -> None:
+        """Drop the buffered steps that MLflow has, given the newest step of each of its metrics."""
+        with self._lock:
+            self._buffer = deque(metric for metric in self._buffer if metric[3] > newest.get(metric[0], -1))
+            for name, step in newest.items():
+                self._newest[name] = max(step, self._newest.get(name, -1))
 
     def _nest(self, client: Any) -> bool:
         """Show the MLflow run under its parent's; return False if that does not exist yet."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.tasks import PROTOCOL, write_folds, write_task
+from support.tasks import PROTOCOL, audio_of, replace_columns, write_folds, write_task
 
 from unfused_ray.comparison.validation import (
     ValidationScores,
@@ -80,6 +80,25 @@ def test_damaged_clips_are_wrong_named_and_asked_again(
     found = validated(whole, tasks, output)
     assert found["noise", "tones"].scores["headline"].shape == (2, 8)
     assert "amaged" not in validation_table(plan.protocol, tasks, whole.systems, found).to_markdown()
+
+
+@pytest.mark.parametrize(
+    ("split", "rows", "message"),
+    [
+        ("valid", range(24, 32), "all 8 valid clips are damaged, and a probe needs some"),
+        ("train", range(24), "all 24 train clips are damaged, and a probe needs some"),
+    ],
+)
+def test_a_task_whose_clips_are_all_damaged_is_named(
+    split: str, rows: range, message: str, uri: str, plan: evaluation_plan.EvaluationPlan, tmp_path: Path
+) -> None:
+    replace_columns(Path(uri), audio=[b"no FLAC" if clip in rows else b for clip, b in enumerate(audio_of(uri))])
+    tasks, _ = validation_tasks([uri])
+    (row,) = (system for system in plan.systems if system.name == "log-mel statistics")
+    asked = evaluation_plan.EvaluationPlan(plan.config, plan.protocol, tuple(tasks), (row,))
+    remedy = "copy the source again, prepare it again, or leave this task out"
+    with pytest.raises(ValueError, match=rf"log-mel statistics on {uri}: {message}.*{remedy}"):
+        validated(asked, tasks, str(tmp_path / "scores"))
 
 
 def test_seeds_of_a_row_are_joined_and_drawn() -> None:

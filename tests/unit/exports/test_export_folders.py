@@ -203,17 +203,43 @@ def test_what_cannot_be_exported_is_refused(student, changes, message):
         api.export(**{"encoder": student.run, **changes})
 
 
-def test_a_readme_of_somebody_else_is_no_model_card_to_replace(student, tmp_path):
-    (tmp_path / "README.md").write_text("# The birds of my garden")
-    with pytest.raises(
-        ValueError,
-        match=r"holds a README\.md that belongs to no complete export, and the card would replace it: move it",
-    ):
-        job.check(ExportConfig(encoder=student.run, to="hub", output=str(tmp_path)))
-    assert not job.check(ExportConfig(encoder=student.run, to="torch", output=str(tmp_path))).before
-    (tmp_path / "README.md").unlink()
+@pytest.mark.parametrize(
+    ("file", "changes", "other"),
+    [
+        ("model.onnx", {"to": "onnx"}, {"to": "torch"}),
+        ("model-int8.onnx", {"to": "onnx", "int8": True}, {"to": "onnx"}),
+        ("evaluation", {"to": "onnx", "int8": True}, {"to": "onnx"}),
+        ("config.json", {"to": "torch"}, {"to": "onnx"}),
+        ("model.pt2", {"to": "torch", "program": True}, {"to": "torch"}),
+        ("README.md", {"to": "hub"}, {"to": "torch"}),
+    ],
+)
+def test_a_file_that_no_export_has_written_is_not_replaced(student, tmp_path, file, changes, other):
+    (tmp_path / file / "mine").mkdir(parents=True) if file == "evaluation" else (tmp_path / file).write_text("mine")
+    with pytest.raises(ValueError, match=rf"{tmp_path} holds a .*{file} that belongs to no export.*replaced: move it"):
+        job.check(ExportConfig(encoder=student.run, output=str(tmp_path), **changes))
+    assert not job.check(ExportConfig(encoder=student.run, output=str(tmp_path), **other)).before
+
+
+def test_an_export_is_repeated_and_an_interrupted_one_is_replaced(student, tmp_path, monkeypatch):
+    folder, write = tmp_path / "out", storage.write_bytes
+    hub = {"encoder": student.run, "to": "hub", "output": str(folder)}
+    other = {"encoder": write_student(tmp_path / "other", seed=1).run, "to": "torch", "output": str(folder)}
+
+    def ends(uri: str, data: bytes) -> None:
+        if uri.endswith("config.json"):
+            raise KeyboardInterrupt
+        write(uri, data)
+
     for _ in range(2):
-        api.export(encoder=student.run, to="hub", output=str(tmp_path))
+        assert set(api.export(**hub).files) == set(forms.file_names(ExportConfig(**hub)))
+    for config in (other, hub):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(storage, "write_bytes", ends)
+            api.export(**config)
+        assert not (folder / "export.json").exists()
+    result = api.export(**other)
+    assert {path.name for path in folder.iterdir()} == {*result.files, "export.json"}
 
 
 def test_a_card_that_was_edited_is_not_replaced(student, tmp_path):
@@ -222,7 +248,7 @@ def test_a_card_that_was_edited_is_not_replaced(student, tmp_path):
     record, text = json.loads((tmp_path / "export.json").read_text()), readme.read_text()
     for edited, written in (
         (text.replace("a", "b", 1), record),
-        (f"{text} Mine.", {name: value for name, value in record.items() if name != "card_sha256"}),
+        (f"{text} Mine.", {name: value for name, value in record.items() if name != "sha256"}),
     ):
         readme.write_text(edited)
         (tmp_path / "export.json").write_text(json.dumps(written))

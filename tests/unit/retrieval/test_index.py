@@ -21,16 +21,18 @@ from support.vectors import SHA256, cosines, groups_of, write_vectors
 
 from unfused_ray import api, storage
 from unfused_ray.api import search
-from unfused_ray.config import IndexConfig
+from unfused_ray.config import IndexConfig, SearchConfig
 from unfused_ray.data.parts import driver
 from unfused_ray.embedding.vectors import VectorFile, vector_schema
 from unfused_ray.extras import MissingExtraError
 from unfused_ray.lease import InUseError, Lease
 from unfused_ray.retrieval import job, plan, vector_parts
 from unfused_ray.retrieval.collection import Collection
-from unfused_ray.retrieval.format import IndexManifest
+from unfused_ray.retrieval.format import INDEX, IndexManifest
 from unfused_ray.retrieval.job import run
 from unfused_ray.retrieval.plan import check, describe
+from unfused_ray.retrieval.search import check as check_search
+from unfused_ray.retrieval.search import run as run_search
 from unfused_ray.retrieval.space import VectorSpace, best, unit
 from unfused_ray.retrieval.training import TrainedIndex, balanced, kind_for, num_lists, train
 
@@ -45,6 +47,11 @@ def index(config: IndexConfig | str = "default", **fields: Any) -> IndexManifest
         return tuple(map(text, value)) if isinstance(value, list) else str(value) if isinstance(value, Path) else value
 
     return api.index(config, **{name: text(value) for name, value in fields.items()})
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Read the files that the manifest of an index signs, by their names alone."""
+    return {path.name: data for path, data in contents_below(folder).items() if path.name != INDEX}
 
 
 def everything(collection: Collection) -> np.ndarray:
@@ -180,7 +187,9 @@ def test_a_source_added_and_removed_leaves_the_index_as_it_was(sizes: dict[str, 
     removed = index(remove=("c",), output=output, **sizes)
     assert removed.num_vectors == 400
     assert contents_below(tmp_path / "i") == before
-    index(rebuild=True, output=output, **sizes)
+    for _ in range(2):  # to another folder, and back
+        index(rebuild=True, output=output, **sizes)
+        assert files_of(tmp_path / "i") == {path.name: data for path, data in before.items() if path.name != INDEX}
     assert contents_below(tmp_path / "i") == before
 
 
@@ -369,6 +378,8 @@ def test_an_index_that_another_process_makes_or_has_changed_is_refused(tmp_path:
     with Lease(output, on_loss=lambda: None), pytest.raises(InUseError):
         check(config)
     run(planned)
+    with pytest.raises(InUseError, match=r"has changed .* just now"):
+        run(planned)  # it would write to the files of the index
     grow = check(IndexConfig(add=(str(tmp_path / "b"),), output=output))
     index(rebuild=True, vectors=(str(tmp_path / "b"),), output=output)
     with pytest.raises(InUseError, match=r"has changed .* just now"):
@@ -405,7 +416,7 @@ def test_a_damaged_index_is_refused_and_can_be_made_again(where: str, damage: st
     write_vectors(tmp_path / "w", groups_of(1, 20, 6), split=["test"] * 20)
     index(vectors=tmp_path / "v", output=str(tmp_path / "i"))
     index(vectors=tmp_path / "w", output=str(tmp_path / "j"))
-    before = contents_below(tmp_path / "i")
+    before = files_of(tmp_path / "i")
     (file,) = (tmp_path / "i").glob(where)
     (others,) = (tmp_path / "j").glob(where)
     if damage == "gone":
@@ -417,7 +428,7 @@ def test_a_damaged_index_is_refused_and_can_be_made_again(where: str, damage: st
     with pytest.raises((ValueError, FileNotFoundError), match=r"--rebuild|Make one|holds no index\.json"):
         search(str(tmp_path / "i"), key="clip-0.wav")
     index(vectors=tmp_path / "v", output=str(tmp_path / "i"), rebuild=True)
-    assert contents_below(tmp_path / "i") == before
+    assert files_of(tmp_path / "i") == before
     assert search(str(tmp_path / "i"), key="clip-0.wav").hits
 
 
@@ -526,6 +537,34 @@ def test_an_interrupted_change_of_an_index_hinders_no_other(
     assert "an interrupted job with another plan is discarded" in caplog.text
     index(vectors=tmp_path / "c", output=str(tmp_path / "fresh"))
     assert contents_below(tmp_path / "i") == contents_below(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["with its sources", "by its folder"])
+def test_an_index_can_be_searched_while_it_is_made_anew(
+    named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other versions of the packages give other bytes for the same settings and vectors."""
+    write_vectors(tmp_path / "v", groups_of(0, 60, 6))
+    fields: dict[str, Any] = {"vectors": tmp_path / "v", "output": str(tmp_path / "i")}
+    before = index(**fields)
+    found = search(before.uri, key="clip-0.wav")
+    fit = VectorSpace.fit
+
+    def otherwise(*arguments: Any) -> VectorSpace:
+        space = fit(*arguments)
+        return replace(space, mean=space.mean + np.float32(1e-6))
+
+    monkeypatch.setattr(VectorSpace, "fit", otherwise)
+    again = {"rebuild": True, **(fields if named else {"output": before.uri})}
+    for _ in range(2):  # the second begins where the first was interrupted
+        interrupted(monkeypatch, "unfused_ray.retrieval.job.measure_recall", **again)
+        assert search(before.uri, key="clip-0.wav") == found
+    planned = check_search(SearchConfig(index=before.uri, key="clip-0.wav"))
+    after = index(**again)
+    assert after.trained.sha256 != before.trained.sha256
+    assert [folder.name for folder in (tmp_path / "i").iterdir() if folder.is_dir()] == [after.trained.id]
+    keys = [hit.clip.key for hit in run_search(planned).hits]  # opened before, and read behind the change
+    assert keys == [hit.clip.key for hit in search(before.uri, key="clip-0.wav").hits]
 
 
 def test_a_finished_index_loses_the_reports_of_a_job_that_did_not_come_to_it(

@@ -281,6 +281,41 @@ def test_the_oldest_metrics_make_room_and_are_counted(monkeypatch: pytest.Monkey
     assert tracked.close(timeout=0.2) == 25
 
 
+def test_repeated_steps_are_lost_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for room, repeats in ((100, range(5, 15)), (3, range(5, 15)), (100, range(10))):
+        monkeypatch.setattr(tracker_module, "BUFFERED_METRICS", room)
+        tracked = tracker("http://127.0.0.1:9", "repeated")  # no server listens
+        for step in (*range(10), *repeats):  # a worker group that begins again
+            tracked.log({"loss": 1.0}, step)
+        assert tracked.close(timeout=0.2) == max(repeats) + 1
+
+
+def test_steps_that_mlflow_has_are_not_counted_as_lost(
+    database: str, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracker_module, "MAX_BATCH", 2)
+    first = tracker(database, run_id)
+    for step in range(10):
+        first.log({"loss": 1.0, "agreement": 1.0}, step)
+    assert first.close() == 0
+    log_batch, refused = MlflowClient.log_batch, []
+
+    def refuse(client: MlflowClient, run_id: str, metrics: list[object] = (), **others: Any) -> None:
+        if metrics:
+            refused.append(metrics)
+            raise ConnectionError("gone")
+        log_batch(client, run_id, **others)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", refuse)
+    second = tracker(database, run_id)
+    for step in range(5, 12):
+        second.log({"loss": 2.0}, step)
+    for step in range(5, 9):
+        second.log({"agreement": 2.0}, step)
+    wait_for(lambda: bool(refused))
+    assert second.close(timeout=0.2) == 2
+
+
 def test_parameters_that_were_cut_off_are_sent_later(
     database: str, run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,3 +387,16 @@ def test_rows_of_any_script_keep_names_of_their_own_that_mlflow_takes(database: 
     (found,) = runs(database, run_id)
     assert set(found.data.metrics) >= set(names)
     assert (len(set(names)), names[0], names[-1]) == (len(rows), "基线/drums/headline", "a_b/drums/headline")
+
+
+def test_names_that_mlflow_refuses_keep_no_other_metric_from_it(database: str, run_id: str) -> None:
+    """MLflow refuses a batch whole, and was sent it again and again."""
+    rows = ["x" * 300, "x" * 301, "学" * 300, "..", ".a"]
+    names = [metric_name(f"{row}/drums/headline/{bound}") for row in rows for bound in ("low", "high")]
+    sent = Tracker(TrackedRun(database, EXPERIMENT, "n" * 300, run_id))
+    sent.log(dict.fromkeys(names, 0.5) | {"loss": 1.0}, 0)
+    assert sent.close() == 0
+    (found,) = runs(database, run_id)
+    assert set(found.data.metrics) == {*names, "loss"} and len(set(names)) == 2 * len(rows)
+    assert names[1].startswith("xxx") and names[1].endswith("x/drums/headline/high")
+    assert found.info.run_name == "n" * 250  # PostgreSQL takes no more

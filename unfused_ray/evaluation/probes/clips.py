@@ -62,14 +62,19 @@ def validation_parts(labelled: Labelled, whole_N: np.ndarray, folds: int, by_fol
             holds more clips out.
 
     Raises:
-        ValueError: no training clip is undamaged, or there are fewer groups than folds, or no class has enough clips
-            and groups to hold some out.
+        ValueError: all clips of train, or of a valid split that is needed, are damaged; or there are fewer groups than
+            folds, or no class has enough clips and groups to hold some out.
     """
     train = np.flatnonzero((labelled.splits == "train") & whole_N)
     valid = np.flatnonzero((labelled.splits == "valid") & whole_N)
-    if not len(train):
-        raise ValueError("a probe needs training clips, and all are damaged")
-    if len(valid) and not by_folds:
+    has_valid = "valid" in labelled.splits and not by_folds
+    for split, rows in (("train", train), ("valid", valid)):
+        if not len(rows) and (split == "train" or has_valid):
+            raise ValueError(
+                f"all {(labelled.splits == split).sum()} {split} clips are damaged, and a probe needs some. If their "
+                "audio cannot be read, copy the source again, prepare it again, or leave this task out"
+            )
+    if has_valid:
         return [Part(train, valid)]
     rows = np.union1d(train, valid)
     groups = distinct_groups(labelled.groups[rows])

@@ -108,15 +108,15 @@ def probe(vectors_ND: np.ndarray, labelled: Labelled, config: ProbesConfig) -> P
         config: settings of the probes.
 
     Raises:
-        ValueError: shapes or class ids do not match, train or test is empty, or train has only one class.
+        ValueError: shapes or class ids do not match, train or test is empty, all clips of train or of a valid split
+            are damaged, or train has only one class.
     """
     whole_N = finite_clips(vectors_ND, labelled)
+    num_train = int((labelled.splits == "train").sum())
     train = np.flatnonzero((labelled.splits == "train") & whole_N)
     test = np.flatnonzero(labelled.splits == "test")
-    if not len(train) or not len(test):
-        raise ValueError(
-            f"a probe needs train and test clips, not {len(train)} undamaged train and {len(test)} test clips"
-        )
+    if not num_train or not len(test):
+        raise ValueError(f"a probe needs train and test clips, not {num_train} train and {len(test)} test clips")
     class_ids = labelled.class_ids
     parts = validation_parts(labelled, whole_N, config.folds)
     chosen = choose_strength(vectors_ND, class_ids, parts, config.linear)
@@ -158,7 +158,8 @@ def validate(
         linear: if False, leave out the linear probe, which takes most of the time.
 
     Raises:
-        ValueError: shapes or class ids do not match, no training clip is undamaged, or train has only one class.
+        ValueError: shapes or class ids do not match, all clips of train or of a valid split are damaged, or train has
+            only one class.
     """
     parts = validation_parts(labelled, finite_clips(vectors_ND, labelled), config.folds, by_folds)
     scores, _ = _scores(vectors_ND, labelled.class_ids, parts, _nearest(vectors_ND, parts, config), config)

@@ -301,6 +301,15 @@ def test_of_damaged_test_clips_alone_all_are_wrong() -> None:
         assert result.validation.accuracy(measure) > 0.4
 
 
+def test_valid_clips_that_are_all_damaged_are_not_replaced_by_clips_of_train() -> None:
+    features, labelled = make_task()
+    features[labelled.splits == "valid"] = np.nan
+    for scored in (probe, validate):
+        with pytest.raises(ValueError, match="all 60 valid clips are damaged, and a probe needs some"):
+            scored(features, labelled, CONFIG)
+    assert set(labelled.splits[validate(features, labelled, CONFIG, by_folds=True).clips]) == {"train"}
+
+
 def test_a_class_missing_in_train_is_never_predicted() -> None:
     features, labelled = make_task()
     splits = np.where(labelled.class_ids == 2, "test", labelled.splits)
@@ -322,7 +331,7 @@ def test_a_fit_that_ends_early_is_said_to_not_have_converged(caplog: pytest.LogC
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"splits": np.full(180, "test")}, "0 undamaged train"),
+        ({"splits": np.full(180, "test")}, "not 0 train and 180 test clips"),
         ({"splits": np.full(180, "train")}, "0 test clips"),
         ({"class_ids": np.zeros(180, int)}, "one class"),
         ({"class_ids": np.full(180, 3)}, "class 3, not 0 to 2"),

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from support.runs import STEPS, exported, history, tracked, train, weights
 from support.sources import write_source
-from support.tasks import SMALL, replace_columns, write_task
+from support.tasks import SMALL, audio_of, replace_columns, write_task
 
 from unfused_ray.config import QUICK_MEASURES, FrontEndConfig, PretrainConfig, WatchConfig
 from unfused_ray.embedding.cache import EmbeddingCache
@@ -371,3 +371,13 @@ def test_patience_counts_looks_in_rhythm_behind_the_first_of_the_best(
     waited = len(accuracies) - 1 - accuracies.index(max(accuracies)) if accuracies else 0
     assert has_ended_early(entries, watch) == (bool(accuracies) and waited >= patience)
     assert not has_ended_early(entries, WatchConfig(data=("tones", "other"), patience=patience))
+
+
+@pytest.mark.parametrize(("split", "rows"), [("train", range(24)), ("valid", range(24, 32))])
+def test_a_task_whose_watched_clips_are_all_damaged_is_named(split: str, rows: range, tmp_path: Path) -> None:
+    task = write_task(tmp_path / "tones", 24, 8, 0)
+    replace_columns(tmp_path / "tones", audio=[b"?" if clip in rows else a for clip, a in enumerate(audio_of(task))])
+    front_end = FrontEndConfig()
+    tasks = watched_tasks(WatchConfig(data=(task,)), front_end)
+    with pytest.raises(ValueError, match=f"watch.data={task}: all {len(rows)} watched {split} clips are damaged"):
+        Watch(tasks, front_end, torch.device("cpu"))
