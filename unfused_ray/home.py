@@ -9,7 +9,7 @@ from unfused_ray import storage
 
 def home() -> str:
     """Return the default folder, by path or URI: ``UNFUSED_RAY_HOME``, or ~/unfused-ray."""
-    return storage.absolute(os.environ.get("UNFUSED_RAY_HOME", "~/unfused-ray"))
+    return storage.absolute(os.environ.get("UNFUSED_RAY_HOME") or "~/unfused-ray")
 
 
 def local_home() -> str:

@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -23,6 +24,9 @@ LEASE_SECONDS = 60.0
 SETTLE_SECONDS = 0.5
 """Seconds between writing a lease and reading it back; a process that came at the same moment has written by then."""
 
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_PROCESSES = Path("/proc/self/ns/pid")
+
 
 class InUseError(RuntimeError):
     """Another process is working in the folder."""
@@ -31,7 +35,7 @@ class InUseError(RuntimeError):
 class Lease:
     """Keeps a second process out of a folder; a context manager.
 
-    The lease of a process that has died on this machine lapses at once, that of another machine after
+    The lease of a process that has died on this machine lapses at once, that of another machine or container after
     ``LEASE_SECONDS``. Because object stores have no locks, the lease is written and read back after a moment.
 
     Args:
@@ -52,6 +56,7 @@ class Lease:
         self._owner = {
             "token": uuid.uuid4().hex,
             "host": socket.gethostname(),
+            "system": _system(),
             "pid": os.getpid(),
             "process_started": _process_started(os.getpid()),
         }
@@ -80,7 +85,7 @@ class Lease:
 
     def _is_elsewhere(self) -> bool:
         holder = self._read()
-        return holder is not None and holder["host"] != self._owner["host"]
+        return holder is not None and not _is_here(holder)
 
     def _check_ours(self) -> None:
         holder = self._read()
@@ -158,15 +163,34 @@ def _read_lease(uri: str) -> dict[str, Any] | None:
 
 
 def _is_alive(holder: Mapping[str, Any]) -> bool:
-    if holder["host"] == socket.gethostname():
+    if _is_here(holder):
         return _process_started(holder["pid"]) == holder["process_started"]
     return time.time() - holder["renewed"] < LEASE_SECONDS
 
 
+def _is_here(holder: Mapping[str, Any]) -> bool:
+    """Return True if the holder's process would be seen from this one."""
+    return (holder["host"], holder.get("system")) == (socket.gethostname(), _system())  # older leases name no system
+
+
+def _system() -> str:
+    """Identify this machine's start and this container's numbers of processes, because machines and containers may
+    share a name; '' if the system shows neither."""
+    try:
+        return f"{_BOOT.read_text().strip()} {_PROCESSES.readlink()}"
+    except OSError:
+        return ""
+
+
 def _process_started(pid: int) -> float | None:
-    """Return the start time of a process of this machine, in seconds since 1970; None if it does not run."""
+    """Return when a process of this machine started, in seconds since the machine did; None if it does not run.
+
+    The time of day would change with the clock, so that a running process would seem to be another one.
+    """
     try:
         process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return round(process.create_time() - psutil.boot_time(), 2)
     except psutil.NoSuchProcess:
         return None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from support.processes import wait_for
 
@@ -71,13 +72,32 @@ def test_the_lease_of_a_dead_process_lapses_at_once(tmp_path: Path, reaped: bool
 
 
 def test_a_process_that_has_got_the_number_of_a_dead_holder_is_not_the_holder(tmp_path: Path) -> None:
-    write_lease(tmp_path, host=socket.gethostname(), pid=os.getpid(), process_started=1.0)
+    write_lease(tmp_path, host=socket.gethostname(), system=lease_module._system(), pid=os.getpid())
     with lease(str(tmp_path)):
         pass
 
 
-def write_lease(folder: Path, host: str = "another-machine", pid: int = 1, process_started: float = 1.0) -> None:
-    owner = {"token": uuid.uuid4().hex, "host": host, "pid": pid, "process_started": process_started}
+def test_a_clock_that_is_put_right_ends_no_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux gives a process's start in time of day as the machine's start plus a duration, and moves the former."""
+    boot_time = psutil.boot_time()
+    with holder(str(tmp_path)), monkeypatch.context() as patch:
+        patch.setattr("psutil._pslinux.boot_time", lambda: boot_time + 1)
+        assert is_in_use(str(tmp_path))
+
+
+@pytest.mark.parametrize("system", ["another machine's start", None], ids=["container", "older version"])
+def test_a_process_of_another_machine_or_container_of_the_same_name_is_not_taken_for_dead(
+    tmp_path: Path, system: str | None
+) -> None:
+    write_lease(tmp_path, host=socket.gethostname(), system=system, pid=os.getpid())
+    with pytest.raises(InUseError, match=f"process {os.getpid()} on {socket.gethostname()}"), lease(str(tmp_path)):
+        pass
+    with Lease(str(tmp_path), lambda: None, guarded=True):  # a sweep knows that it has died with its machine
+        pass
+
+
+def write_lease(folder: Path, host: str = "another-machine", system: str | None = None, pid: int = 1) -> None:
+    owner = {"token": uuid.uuid4().hex, "host": host, "system": system, "pid": pid, "process_started": 1.0}
     (folder / "lease.json").write_text(json.dumps({**owner, "renewed": time.time()}))
 
 

@@ -22,7 +22,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 _RECIPE = "Recipe of pretrain or distill to check for; without one, the check is for one worker without a GPU."
-_OUTPUT = "Folder that runs would be written to, by path or URI; empty is <home>/runs."
+_OUTPUT = "Folder that the run would be written to, by path or URI; empty is <home>/runs/<name>."
 
 
 def _doctor(

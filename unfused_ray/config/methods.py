@@ -189,7 +189,8 @@ class UnfusedConfig(Config):
         """Fields that have no effect."""
         without_mse = {"mse_of": "with beta=0, which leaves the MSE out"} if self.beta == 0 else {}
         without_kl = {"temperature": "with alpha=1, which leaves the KL divergence out"} if self.alpha == 1 else {}
-        return {**without_mse, **without_kl}
+        without_both = {"detach_teacher": "with alpha=1 and beta=0, which leave KL divergence and MSE out"}
+        return {**without_mse, **without_kl, **(without_both if without_mse and without_kl else {})}
 
 
 class PseudoLabelConfig(Config):

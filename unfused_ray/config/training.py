@@ -240,6 +240,14 @@ class PretrainConfig(TrainingConfig):
     """Number of passes over the data."""
     method: PretrainMethodConfig = DecarConfig()
 
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Fields that have no effect."""
+        if isinstance(self.method, DecarConfig):
+            return super().idle
+        why = f"with method.kind={self.method.kind}, which makes no pseudo-labels"
+        return {**super().idle, "health.max_cluster_share": why, "checkpoint.keep_assignments": why}
+
 
 class DistillConfig(TrainingConfig):
     """UnFuSeD: distillation of a student on a task's clips, with the clusters of a pre-trained encoder as labels.
@@ -267,6 +275,7 @@ class DistillConfig(TrainingConfig):
         """Fields that have no effect."""
         fixed = "in a distillation, which is not checked for collapse, because its labels are fixed"
         found = {**super().idle, **{f"health.{name}": fixed for name in HealthConfig.model_fields}}
+        found["checkpoint.keep_assignments"] = "in a distillation, whose labels are made once"
         if self.labels.origin in ("random", "true"):
             found["teacher"] = f"with labels.origin={self.labels.origin}, which uses no teacher"
         if self.method.num_views == 1:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unfused_ray import cluster, storage
-from unfused_ray.config import RuntimeConfig, TrainingConfig
+from unfused_ray.config import TrainingConfig
 from unfused_ray.doctor.finding import Finding
 from unfused_ray.doctor.gpus import look_at_faiss, look_at_gpus, look_at_placement
 from unfused_ray.doctor.node import NodeReport, look, versions
@@ -44,7 +44,7 @@ def examine(config: TrainingConfig) -> list[Finding]:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     reports, silent = _look_everywhere(nodes, output)
     return [
-        *_resources(config.runtime),
+        *_resources(config),
         *silent,
         *_storage(reports, output),
         *_shared_memory(reports, nodes),
@@ -97,7 +97,8 @@ def _look_everywhere(nodes: Sequence[Mapping[str, Any]], output: str) -> tuple[d
     return reports, findings
 
 
-def _resources(runtime: RuntimeConfig) -> Iterator[Finding]:
+def _resources(config: TrainingConfig) -> Iterator[Finding]:
+    runtime, fields = config.runtime, config.flat()
     have, most = ray.cluster_resources(), cluster.capacity()
     now = ", ".join(f"{have.get(name, 0):g} {name}s" for name in ("CPU", "GPU"))
     if most.get("CPU", 0) > have.get("CPU", 0) or most.get("GPU", 0) > have.get("GPU", 0):
@@ -107,6 +108,8 @@ def _resources(runtime: RuntimeConfig) -> Iterator[Finding]:
         return
     try:
         each = worker_resources.worker_cpus(runtime)
+        shards, gpus = (fields.get(f"method.assignment_{name}", 0) for name in ("shards", "gpus"))
+        worker_resources.refuse_few_gpus(runtime, shards, gpus)
     except ValueError as error:
         found, _, fix = str(error).partition(": ")
         yield Finding("resources", "problem", found, fix)

@@ -241,7 +241,8 @@ def explain(error: Exception) -> StoreProblem:
     """Describe in a line why a store cannot be used, and how to mend it."""
     if isinstance(error, StoreError):
         return error.problem
-    found = storage.masked(str(error).strip().partition("\n")[0][:_MAX_MESSAGE]) or type(error).__name__
+    # Masked before it is cut, because a URI that is cut before its @ shows a part of the password.
+    found = storage.masked(str(error).strip().partition("\n")[0])[:_MAX_MESSAGE] or type(error).__name__
     if "MLFLOW_ALLOW_FILE_STORE" in str(error):
         return StoreProblem(
             "MLflow no longer writes to folders of files",

@@ -44,6 +44,7 @@ class RunProgress:
     step: int = 0
     """Number of global batches done since the start of the run."""
     num_steps: int = 0
+    """Number of global batches that are done when the run ends, by ``stop_after`` or ``epochs``."""
     figures: dict[str, float] = field(default_factory=dict)
     damaged_clips: int = 0
     arithmetic: str = ""

@@ -106,6 +106,18 @@ def test_every_number_has_a_bound() -> None:
         ("distill", "tiny", ["--labels.origin", "random", "--teacher", "x"], "teacher=x has no effect with labels."),
         ("distill", "tiny", ["--method.beta", "0", "--method.mse-of", "features"], "method.mse_of=features has no"),
         ("distill", "tiny", ["--method.alpha", "1", "--method.temperature", "3"], "method.temperature=3.0 has no"),
+        (
+            *("distill", "tiny", ["--method.alpha", "1", "--method.beta", "0", "--method.no-detach-teacher"]),
+            "method.detach_teacher=False has no effect with alpha=1 and beta=0",
+        ),
+        ("distill", "tiny", ["--checkpoint.keep-assignments", "2"], "checkpoint.keep_assignments=2 has no effect in a"),
+        ("pretrain", "cola-corpus", ["--checkpoint.keep-assignments", "2"], "keep_assignments=2 has no effect with"),
+        (
+            "pretrain",
+            "cola-corpus",
+            ["--health.max-cluster-share", "0.3"],
+            "health.max_cluster_share=0.3 has no effect",
+        ),
         ("distill", "tiny", ["--health.on-collapse", "stop"], "health.on_collapse=stop has no effect in a"),
         ("distill", "tiny", ["--crop.num-crops", "2"], "crop.num_crops=2 has no effect with method.num_views=1"),
         ("compare", "tiny", ["--stages", "train", "--against", "x"], "against=x has no effect with stages=('train',)"),

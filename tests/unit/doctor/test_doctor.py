@@ -77,6 +77,14 @@ def test_a_request_that_the_cluster_cannot_meet_is_a_problem(
     assert fix in resources.fix
 
 
+def test_a_clustering_on_gpus_that_the_cluster_lacks_is_a_problem(tmp_path: Path):
+    """The run would be refused, after it has computed statistics."""
+    wanted = PretrainConfig(output=str(tmp_path / "run"), method=DecarConfig(assignment_gpus=0.5, assignment_shards=2))
+    resources = next(finding for finding in examine.examine(wanted) if finding.check == "resources")
+    assert resources.state == "problem"
+    assert "need 1 GPUs, the cluster has 0" in resources.found
+
+
 def test_storage_that_cannot_be_written_is_named_with_its_node(
     findings: Callable[..., dict[str, Finding]], tmp_path: Path
 ):
@@ -100,6 +108,7 @@ def test_an_object_store_is_written_beside_the_run_and_left_as_it_was(
     before = objects()
     assert findings(output=f"s3://bucket/doctor/run{object_store}")["storage"].state == "ok"
     assert objects() == before
+    assert findings(output=f"s3://no-such-bucket{object_store}")["storage"].state == "problem"
     missing = findings(output=f"s3://no-such-bucket/doctor/run{object_store}")["storage"]
     assert missing.state == "problem"
     assert "no-such-bucket" in missing.found

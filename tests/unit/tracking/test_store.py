@@ -31,6 +31,7 @@ from unfused_ray.tracking.store import (
     describe,
     examine_store,
     experiment_name,
+    explain,
     sqlite_path,
     sqlite_uri,
     tracking_uri,
@@ -225,3 +226,9 @@ def test_curves_and_artefacts_lie_in_a_home_of_any_name(copy: Callable[..., Path
     assert run.data.metrics == {"loss": 1.0}
     assert [found.name for found in (tmp_path / ODD / "mlartifacts").rglob("*.json")] == ["config.json"]
     assert sorted(found.name for found in tmp_path.iterdir()) == [ODD]
+
+
+def test_an_error_that_is_cut_within_a_password_does_not_show_its_beginning() -> None:
+    error = RuntimeError(f"{'no answer ' * 27}from https://me:a-long-password@mlflow.example")
+    assert "no answer" in explain(error).found
+    assert "a-long" not in explain(error).found

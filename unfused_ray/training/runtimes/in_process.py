@@ -66,6 +66,10 @@ class InProcess(Runtime):
     def start(self, job: TrainingJob, tracked: TrackedRun | None) -> Iterator[StartedTraining]:
         """Start a coordinator in this process."""
         coordinator = Coordinator(tracked, job.first_step(job.resume_point))
+        if (request := job.stage.clustering) is not None and request.num_shards > 1:
+            logger.warning(
+                "method.assignment_shards=%d is ignored: the training runs in one process", request.num_shards
+            )
         if not torch.cuda.is_available():
             warn_of_idle_gpu()
             warn_of_load(job.config.runtime, 1, _saved_threads(job))

@@ -107,14 +107,16 @@ class Loop:
     ) -> None:
         self.config, self.run_uri, self.worker = config, run_uri, worker
         self.steps_per_epoch = worker.planner.num_steps("train")
-        self.num_steps = config.epochs * self.steps_per_epoch
+        self.num_steps = config.epochs * self.steps_per_epoch  # of the schedule, which may go on after the run's end
         self.position = resume_point.position if resume_point else Position()
+        self._saved = self.position
         self.sums = EpochSums()
         checkpoint = resume_point.checkpoint if resume_point else None
         history = resume_point.history if resume_point else []
         if checkpoint is not None and self.position.step and worker.collectives.rank == 0:
             self.sums = EpochSums(**checkpoint.details["sums"])  # the first worker continues with the sums of all
-        self.reporter = Reporter(worker.coordinator, worker.collectives.rank, self.num_steps, history)
+        last_step = config.last_epoch * self.steps_per_epoch
+        self.reporter = Reporter(worker.coordinator, worker.collectives.rank, last_step, history)
         self.exporter = Exporter(config, run_uri, statistics, method.name)
         self.watcher = Watcher(config, worker.collectives, worker.device, self.reporter, self.exporter)
         if worker.labels is not None:
@@ -183,6 +185,8 @@ class Loop:
             self.queue.push(block, self.learner.embed(block))
             self.reporter.report("embedding every clip", self.steps_done, {"share": done / blocks})
             if self.worker.collectives.vote(Votes(stop=self.reporter.asked_to_stop)).stop:
+                if self.position != self._saved:  # its epochs ended too soon after a checkpoint to write their own
+                    self._checkpoint()
                 return self._status("stopped")
         return None
 
@@ -333,6 +337,7 @@ class Loop:
         details = {"history": self.reporter.history, "sums": sums, "threads": torch.get_num_threads()}
         details |= {"precision": self.learner.precision, "arithmetic": self.learner.arithmetic}
         self.checkpointer.save(self.position, details)
+        self._saved = self.position
         self.sums.spend("checkpoint", time.perf_counter() - started)
 
     def _diverged(self, position: Position, clip_ids: np.ndarray) -> Status:

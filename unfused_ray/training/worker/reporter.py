@@ -20,7 +20,7 @@ class Reporter:
     Args:
         coordinator: coordinator of the run.
         rank: rank of the worker.
-        num_steps: number of global batches of the whole run.
+        num_steps: number of global batches that are done when the run ends, by ``stop_after`` or ``epochs``.
         history: metrics of the finished epochs.
     """
 

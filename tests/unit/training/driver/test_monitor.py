@@ -56,6 +56,21 @@ def test_a_long_pass_that_embeds_clips_is_drawn_by_its_share() -> None:
     assert monitor.drawn_bar(RunProgress("clustering")) is None
 
 
+def test_the_bar_of_a_run_with_an_early_end_reaches_to_that_end(
+    config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the time left would be that of epochs which are not trained."""
+    report, totals = Coordinator.report, set()
+
+    def noting(self: Coordinator, progress: RunProgress, metrics: Mapping[str, float] | None = None) -> str:
+        totals.add(progress.num_steps)
+        return report(self, progress, metrics)
+
+    monkeypatch.setattr(Coordinator, "report", noting)
+    train(config("run", stop_after=1))
+    assert totals == {STEPS}
+
+
 @pytest.mark.parametrize(
     ("steps", "ended"),
     [

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.runs import train
 from support.sources import write_source
 
-from unfused_ray.config import RuntimeConfig
+from unfused_ray.config import PretrainConfig, RuntimeConfig
 from unfused_ray.training.runtimes.in_process import InProcess
 
 SCRIPT = """
@@ -62,3 +64,10 @@ def test_what_counts_in_a_worker_group_alone_is_named(caplog: pytest.LogCaptureF
         "runtime.num_workers=4 is ignored: the training runs in one process",
         "runtime.cpus_per_worker=0.5 is ignored: the training runs in one process",
     ]
+
+
+def test_processes_that_would_share_a_bank_are_not_ignored_in_silence(
+    config: Callable[..., PretrainConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    train(config("run", stop_after=1, method__assignment_shards=2))
+    assert "method.assignment_shards=2 is ignored: the training runs in one process" in caplog.text

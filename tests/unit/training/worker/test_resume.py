@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from unfused_ray import storage
 from unfused_ray.config import PretrainConfig
 from unfused_ray.models.export import read_description
 from unfused_ray.runs.checkpoints import CheckpointStore
-from unfused_ray.training.coordinator import Coordinator
+from unfused_ray.training.coordinator import Coordinator, RunProgress
 from unfused_ray.training.worker import checkpointer, exporter, learner, reporter, state
 from unfused_ray.training.worker.checkpointer import Checkpointer
 
@@ -163,6 +163,27 @@ def test_epochs_that_end_soon_after_a_checkpoint_write_none_but_the_last_and_whe
     stop_after(-1)
     assert train(stopped).state == "finished"
     assert_equal_runs(Path(stopped.output), undisturbed("bank"))
+
+
+def test_a_stop_while_every_clip_is_embedded_keeps_the_epochs_that_wrote_no_checkpoint(
+    config: Callable[..., PretrainConfig], undisturbed: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = config("run", checkpoint__min_minutes=60.0, **SETTINGS["full pass"])
+    monkeypatch.setattr(reporter, "REPORT_SECONDS", 0.0)
+    report = Coordinator.report
+
+    def stopping(self: Coordinator, progress: RunProgress, metrics: Mapping[str, float] | None = None) -> str:
+        if (progress.phase, progress.step) == ("embedding every clip", STEPS) and progress.figures["share"] > 0:
+            self.request_stop("the test")
+        return report(self, progress, metrics)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Coordinator, "report", stopping)
+        status = train(job)
+    assert (status.state, status.epoch, status.step) == ("stopped", 1, 0)
+    assert [path.name for path in Path(job.output, "checkpoints").iterdir()] == ["e0001-s000000"]
+    assert train(job).state == "finished"
+    assert_equal_runs(Path(job.output), undisturbed("full pass"))
 
 
 def test_a_checkpoint_that_is_due_with_an_epochs_last_step_is_written(config: Callable[..., PretrainConfig]) -> None:
