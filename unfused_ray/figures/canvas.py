@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Iterable
+from unicodedata import east_asian_width
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -48,7 +49,8 @@ def width_of(names: Iterable[str], points: float) -> float:
 
     A picture has to be made wide enough for its names: Matplotlib would take their room from the axes.
     """
-    return max(map(len, names), default=0) * _INCHES_A_LETTER * points
+    letters = (sum(2 if east_asian_width(letter) in "WF" else 1 for letter in name) for name in names)
+    return max(letters, default=0) * _INCHES_A_LETTER * points
 
 
 def open_axes(figure: Figure) -> Axes:

@@ -128,6 +128,10 @@ def ask(task: Task, nearest: Mapping[str, np.ndarray]) -> Questions:
 
 def write(output: str, task: Task, cells: Mapping[str, Cell]) -> str:
     """Draw the answers of some systems into an evaluation's folder; return the picture's URI, or "" without clips."""
+    picture = storage.join(output, task.name, PICTURE)
+    storage.delete(picture)  # it may show other systems
+    if not cells:
+        return ""
     questions = ask(task, {name: np.array(cell.results[0]["nearest"]) for name, cell in cells.items()})
     front_end = task.index.manifests[0].front_end
     waves = read(task, questions.asked)
@@ -142,7 +146,7 @@ def write(output: str, task: Task, cells: Mapping[str, Cell]) -> str:
     if not rows:
         return ""
     title = f"{task.name}: test clips (left), and the training clips found nearest. {questions.why}"
-    return save(draw_nearest(title, rows, front_end), storage.join(output, task.name, PICTURE))
+    return save(draw_nearest(title, rows, front_end), picture)
 
 
 def clips_of(questions: Sequence[Question]) -> np.ndarray:
