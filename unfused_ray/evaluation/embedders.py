@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -111,17 +111,26 @@ def is_onnx(path: str) -> bool:
     return storage.name(path).endswith(".onnx")
 
 
-@cache
 def load_embedder(spec: str) -> Embedder:
-    """Make the embedder that ``module:callable`` or the path of an ONNX file names, once per process.
+    """Make the embedder that ``module:callable`` or the path of an ONNX file names, once per process and file.
 
     Raises:
         ValueError: there is no such module or callable, or it makes no embedder; or the file is not an ONNX file of
             this project.
         FileNotFoundError: the file is missing.
     """
-    if is_onnx(spec):
-        return OnnxEmbedder(spec)
+    if is_onnx(spec):  # the path may hold another export by now
+        return _load_onnx(spec, storage.sha256_file(spec))
+    return _make_embedder(spec)
+
+
+@lru_cache(maxsize=8)
+def _load_onnx(spec: str, sha256: str) -> OnnxEmbedder:
+    return OnnxEmbedder(spec)
+
+
+@cache
+def _make_embedder(spec: str) -> Embedder:
     module, _, name = spec.partition(":")
     try:
         made: Any = getattr(importlib.import_module(module), name)()

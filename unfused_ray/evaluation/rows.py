@@ -178,4 +178,6 @@ def _score(
 
 def _by_part(cell: Cell, task: Task) -> dict[str, float]:
     parts_T = task.parts[task.tested]
-    return {part: float(cell.scores["linear"][:, parts_T == part].mean()) for part in np.unique(parts_T).tolist()}
+    return {
+        part: float(cell.scores["linear"][:, parts_T == part].mean()) for part in np.unique(parts_T).tolist() if part
+    }

@@ -219,15 +219,25 @@ def parse_model(text: str) -> TrainedModel | EmbedderModel:
     Without a name, a path is named after its last folder, and an embedder after its callable. A name has no slash, so
     ``s3://bucket/run?scheme=http`` is a path without a name.
     """
-    name, equals, path = text.partition("=")
-    if not equals or "/" in name:
-        name, path = "", text
+    name, path = _split(text)
     if is_spec(path):
         return EmbedderModel(name or path.partition(":")[2], path)
     path = storage.absolute(path)
     if is_onnx(path):
         return EmbedderModel(name or storage.name(path), path)
     return TrainedModel(name or storage.name(run_of(path)), path)
+
+
+def absolute_model(text: str) -> str:
+    """Return a model of the command line with an absolute path, which is the same from any working directory."""
+    _, path = _split(text)
+    return text if is_spec(path) else text[: len(text) - len(path)] + storage.absolute(path)
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Split a model of the command line into its name, "" if it has none, and the rest."""
+    name, equals, path = text.partition("=")
+    return ("", text) if not equals or "/" in name else (name, path)
 
 
 def random_rows(shapes: Sequence[tuple[EncoderConfig, FrontEndConfig]], num_seeds: int) -> list[RandomNetwork]:

@@ -66,7 +66,7 @@ def run(plan: EvaluationPlan) -> EvaluationTable:
     table = EvaluationTable.of(*scored, _near_copies(plan))
     table.save(output)
     shown = _shown_with_nearest(plan)
-    for task in plan.tasks if shown else ():
+    for task in plan.tasks:
         nearest.write(output, task, {name: found[name, task.name] for name in shown})
     _draw_watched(plan)
     save(draw_evaluation("Test clips that each system classifies correctly", table), storage.join(output, PICTURE))

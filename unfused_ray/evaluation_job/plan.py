@@ -22,6 +22,7 @@ from unfused_ray.evaluation.systems import (
     LogMelStatistics,
     System,
     TrainedModel,
+    absolute_model,
     largest_cost,
     parse_model,
     random_rows,
@@ -33,6 +34,9 @@ from unfused_ray.runs.provenance import upstream
 from unfused_ray.tracking import store
 
 logger = logging.getLogger(__name__)
+
+_LONGEST_NAME = 200
+"""Longest name of a row in bytes: with their endings, and while they are written, its files have names of up to 255."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ def check(config: EvaluateConfig) -> EvaluationPlan:
         ValueError, FileNotFoundError: names the field, its value and the rule.
     """
     config = paths.check(config)
+    config = config.replace(models=tuple(map(absolute_model, config.models)))
     store.tracking_uri(config.tracking)
     protocol = load_protocol(config.protocol)
     tasks = tuple(load_task(uri) for uri in config.tasks)
@@ -96,7 +101,7 @@ def check(config: EvaluateConfig) -> EvaluationPlan:
         refuse_other_rate(task.index.manifests, front_end.sample_rate)
     shapes = shapes or [(EncoderConfig(), front_end)]
     systems: tuple[System, ...] = (LogMelStatistics(front_end), *random_rows(shapes, config.random_seeds), *models)
-    _refuse_repeated_rows(systems)
+    _refuse_row_names(systems)
     names = [system.name for system in systems]
     if config.reference and config.reference not in names:
         raise ValueError(f"reference={config.reference} is no row; the rows are {', '.join(names)}")
@@ -171,11 +176,26 @@ def _refuse_repeated_tasks(tasks: Sequence[Task]) -> None:
             )
 
 
-def _refuse_repeated_rows(systems: Sequence[System]) -> None:
+def _refuse_row_names(systems: Sequence[System]) -> None:
+    """Refuse names that are not those of files, before vectors are computed."""
     stems = [cells.file_stem(system.name) for system in systems]
     for system in systems:
+        if not _is_text(system.name) or len(system.name.encode()) > _LONGEST_NAME:
+            raise ValueError(
+                f"models: {system.name!r} must be UTF-8 text of at most {_LONGEST_NAME} bytes, as files have its name: "
+                "name the model by NAME=PATH"
+            )
         if stems.count(cells.file_stem(system.name)) > 1 or "/" in system.name:
             raise ValueError(
                 f"models: {system.name!r} must differ from the names of other rows, as files spell them, and have no "
                 "slash: name each model by NAME=PATH"
             )
+
+
+def _is_text(name: str) -> bool:
+    """Return False for the name of a folder that is not UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

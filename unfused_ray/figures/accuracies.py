@@ -14,9 +14,11 @@ from unfused_ray.config import MEAN
 from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.cells import MEASURES
 from unfused_ray.evaluation.table import EvaluationTable
-from unfused_ray.figures.canvas import new_figure, open_axes
+from unfused_ray.figures.canvas import folded, new_figure, open_axes, shortened, width_of
 
 _PANELS_A_ROW = 7
+_HEADING_LETTERS = 20
+"""Longest line of a panel's heading."""
 _DASHES = ("--", ":", "-.", (0, (7, 3)), (0, (1, 4)), (0, (7, 2, 1, 2, 1, 2)))
 """Line styles that readers can tell apart."""
 
@@ -36,13 +38,16 @@ def draw_table(
     """
     rows = [row[first : first + _PANELS_A_ROW] for row in panels for first in range(0, len(row), _PANELS_A_ROW)]
     num_columns = max(map(len, rows))
-    figure = new_figure(title, 2.0 * num_columns + 2.0, len(rows) * (0.3 * len(systems) + 1.0) + 0.6)
+    names = [shortened(system) for system in systems]
+    width = 2.0 * num_columns + max(2.0, 0.8 + width_of(names, 10))
+    lines = max(folded(heading, _HEADING_LETTERS).count("\n") for row in rows for heading in row)
+    figure = new_figure(title, width, len(rows) * (0.3 * len(systems) + 1.0 + 0.2 * lines) + 0.6)
     figure.supxlabel("% of the test clips, with the 95 % interval", fontsize=9)
     for place, heading in ((r * num_columns + c, text) for r, row in enumerate(rows) for c, text in enumerate(row)):
         axis = figure.add_subplot(len(rows), num_columns, place + 1)
-        axis.set_title(heading, loc="left", fontsize=11, fontweight="bold")
+        axis.set_title(folded(heading, _HEADING_LETTERS), loc="left", fontsize=11, fontweight="bold")
         _draw_estimates(axis, [values[system].get(heading) for system in systems])
-        axis.set_yticks(range(len(systems)), systems if place % num_columns == 0 else [], fontsize=10)
+        axis.set_yticks(range(len(systems)), names if place % num_columns == 0 else [], fontsize=10)
         if heading.partition(",")[0] == MEAN:
             axis.set_facecolor("0.95")
     return figure
@@ -90,26 +95,27 @@ def draw_by_parameters(title: str, found: Mapping[str, tuple[int | None, Interva
     figure = new_figure(title, 10.0, 6.5)
     axis = open_axes(figure)
     best_first = sorted(found, key=lambda name: -found[name][1].value)
+    handles: list[Line2D] = []
     for place, name in enumerate(best_first):
         (parameters, accuracy), colour = found[name], f"C{place % 10}"
-        label = f"{name}: {100 * accuracy.value:.1f}"
+        label = f"{shortened(name)}: {100 * accuracy.value:.1f}"
         if parameters is None:
-            axis.axhline(100 * accuracy.value, color="0.6", linestyle="--", label=label)
+            handles.append(axis.axhline(100 * accuracy.value, color="0.6", linestyle="--", label=label))
             continue
         # Systems of equal size are placed side by side, around that size.
         alike = [other for other in best_first if found[other][0] == parameters]
         x = parameters * 1.04 ** (alike.index(name) - (len(alike) - 1) / 2)
         if not math.isnan(accuracy.low):
             axis.plot([x, x], [100 * accuracy.low, 100 * accuracy.high], color=colour, alpha=0.4, linewidth=2)
-        axis.plot([x], [100 * accuracy.value], "os^D"[place // 10 % 4], color=colour, label=label)
+        handles += axis.plot([x], [100 * accuracy.value], "os^D"[place // 10 % 4], color=colour, label=label)
     axis.set_xscale("log")
     sizes = sorted({parameters for parameters, _ in found.values() if parameters})
     axis.set_xticks(sizes, [f"{size / 1e6:.3g} M" for size in sizes])
     axis.set_xticks([], minor=True)
     axis.set_xlabel("parameters of the frozen encoder (rows of one size are set a little apart)")
     axis.set_ylabel("% of the test clips")
-    if found:
-        axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+    if found:  # handles are given, because Matplotlib itself leaves out names that begin with _
+        axis.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
     return figure
 
 
@@ -131,11 +137,13 @@ def draw_by_operations(
         for tflop, accuracy in points:
             axis.plot([tflop] * 2, [100 * accuracy.low, 100 * accuracy.high], color=colour, alpha=0.3, linewidth=2)
         tflops, values = zip(*sorted((tflop, 100 * accuracy.value) for tflop, accuracy in points), strict=True)
-        label = f"{name}: {', '.join(f'{value:.1f}' for value in values)}"
+        label = f"{shortened(name)}: {', '.join(f'{value:.1f}' for value in values)}"
         drawn.append((values[-1], *axis.plot(tflops, values, color=colour, marker=marker, label=label)))
     for place, (name, accuracy) in enumerate(levels.items()):
         value, style = 100 * accuracy.value, _DASHES[place % len(_DASHES)]
-        drawn.append((value, axis.axhline(value, color="0.4", linestyle=style, label=f"{name}: {value:.1f}")))
+        drawn.append(
+            (value, axis.axhline(value, color="0.4", linestyle=style, label=f"{shortened(name)}: {value:.1f}"))
+        )
     if curves:
         axis.set_xscale("log")
         shown: list[float] = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import textwrap
+from collections.abc import Iterable
+from unicodedata import east_asian_width
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -13,17 +15,42 @@ from matplotlib.text import Text
 
 from unfused_ray import storage
 
-_INCHES_A_LETTER = 0.105
-"""Average width of a letter in a title."""
+_INCHES_A_LETTER = 0.0085
+"""Average width of a letter, for each point of its size."""
+_TITLE_POINTS = 13
+_MOST_LETTERS = 60
+"""Longest name of a row, a class or a run that a picture has room for."""
 _DPI = 110
 
 
 def new_figure(title: str, width: float, height: float) -> Figure:
     """Make an empty figure, width and height in inches; wrap a title that is wider than the figure."""
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
-    folded = textwrap.fill(title, max(20, int(width / _INCHES_A_LETTER)))
-    figure.suptitle(folded, x=0.01, ha="left", fontsize=13)
+    lines = textwrap.fill(title, max(20, int(width / (_INCHES_A_LETTER * _TITLE_POINTS))))
+    figure.suptitle(lines, x=0.01, ha="left", fontsize=_TITLE_POINTS)
     return figure
+
+
+def shortened(name: str, most: int = _MOST_LETTERS) -> str:
+    """Return a name without its middle if it has more than ``most`` letters, as both ends may tell names apart."""
+    if len(name) <= most:
+        return name
+    end = most // 3
+    return f"{name[: most - end - 1]}…{name[-end:]}"
+
+
+def folded(heading: str, letters: int) -> str:
+    """Return the heading of a panel in at most three lines of so many letters."""
+    return textwrap.fill(shortened(heading, 5 * letters // 2), letters)
+
+
+def width_of(names: Iterable[str], points: float) -> float:
+    """Return about the width in inches of the longest name, in letters of a size in points.
+
+    A picture has to be made wide enough for its names: Matplotlib would take their room from the axes.
+    """
+    letters = (sum(2 if east_asian_width(letter) in "WF" else 1 for letter in name) for name in names)
+    return max(letters, default=0) * _INCHES_A_LETTER * points
 
 
 def open_axes(figure: Figure) -> Axes:

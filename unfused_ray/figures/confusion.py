@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from unfused_ray.figures.canvas import new_figure
+from unfused_ray.figures.canvas import new_figure, shortened, width_of
 
 _MAX_COUNTED = 20
 """Largest number of classes for which the cells have room for counts."""
@@ -29,14 +29,16 @@ def draw_confusion(title: str, confusion_KK: np.ndarray, class_names: Sequence[s
     shares_KK = confusion_KK / np.maximum(sizes_K, 1)[:, None]
     has_counts = num_classes <= _MAX_COUNTED
     side = min(num_classes, _MAX_NAMED) * (0.45 if has_counts else 0.2)
-    figure = new_figure(title, side + 3.2, side + 2.2)
+    fontsize = 9 if has_counts else 7
+    columns = [shortened(name) for name in class_names] if num_classes <= _MAX_NAMED else []
+    rows = [f"{name} ({size:,})" for name, size in zip(columns, sizes_K.tolist(), strict=False)]
+    width, height = max(3.2, 1.7 + width_of(rows, fontsize)), max(2.2, 1.2 + width_of(columns, fontsize))
+    figure = new_figure(title, side + width, side + height)
     axis = figure.add_subplot()
     image = axis.imshow(shares_KK, cmap="Blues", vmin=0, vmax=1)
-    fontsize = 9 if has_counts else 7
-    if num_classes <= _MAX_NAMED:
-        rows = [f"{name} ({size:,})" for name, size in zip(class_names, sizes_K.tolist(), strict=True)]
+    if columns:
         axis.set_yticks(range(num_classes), rows, fontsize=fontsize)
-        axis.set_xticks(range(num_classes), class_names, fontsize=fontsize, rotation=90)
+        axis.set_xticks(range(num_classes), columns, fontsize=fontsize, rotation=90)
         axis.set(xlabel="predicted", ylabel="true (clips)")
     else:
         axis.set(xticks=[], yticks=[], ylabel="true")

@@ -9,13 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from unfused_ray.figures.canvas import new_figure, style
+from unfused_ray.figures.canvas import new_figure, shortened, style
 from unfused_ray.figures.metrics import Metric
 from unfused_ray.runs.reader import curves
 
 Curves = Mapping[str, tuple[Sequence[int], Sequence[float]]]
 """Epochs and values of each curve, by name."""
 _PANELS_A_ROW = 4
+_LEGEND_LETTERS = 40
+"""Longest name that has room in a legend within a panel."""
 
 
 def draw_health(title: str, history: Sequence[Mapping[str, float]], metrics: Sequence[Metric]) -> Figure:
@@ -51,7 +53,7 @@ def _draw(axis: Axes, series: Curves) -> None:
         axis.plot(epochs, values, marker="o", markersize=4, linewidth=1.8)
     if len(series) > 1:
         # Handles and names are given, because Matplotlib itself leaves out names that begin with _.
-        axis.legend(axis.lines, list(series), fontsize=8, frameon=False)
+        axis.legend(axis.lines, [shortened(name, _LEGEND_LETTERS) for name in series], fontsize=8, frameon=False)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.ticklabel_format(axis="y", useOffset=False)
     style(axis)

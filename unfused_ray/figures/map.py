@@ -15,7 +15,7 @@ from sklearn.manifold import TSNE
 from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
-from unfused_ray.figures.canvas import new_figure
+from unfused_ray.figures.canvas import new_figure, shortened, width_of
 
 _COLOURS = (
     *("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple"),
@@ -49,6 +49,13 @@ class Grouping:
         places = {group: place for place, group in enumerate(shown)}
         ids = np.array([places.get(group, -1) for group in groups_N.tolist()], np.int64)
         return cls(title, ids, names, rest)
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the groups with their numbers of points, for a legend; the grey points, if any, are the first."""
+        counts = Counter(self.ids.tolist())
+        rest = [f"{self.rest} ({counts[-1]})"] if counts[-1] else []
+        return [*rest, *(f"{shortened(name)} ({counts[group]})" for group, name in enumerate(self.names))]
 
 
 def by_class(title: str, class_ids_N: np.ndarray, class_names: Sequence[str]) -> Grouping:
@@ -85,7 +92,8 @@ def project(embeddings_ND: np.ndarray) -> np.ndarray | None:
 
 def draw_map(title: str, positions_N2: np.ndarray, groupings: Sequence[Grouping]) -> Figure:
     """Draw the same points once per grouping, coloured by it."""
-    figure = new_figure(title, 8.2 * len(groupings), 6.6)
+    legends = [max(2.0, 0.8 + width_of(grouping.labels, 9)) for grouping in groupings]
+    figure = new_figure(title, 6.2 * len(groupings) + sum(legends), 6.6)
     for axis, grouping in zip(figure.subplots(1, len(groupings), squeeze=False).flat, groupings, strict=True):
         _draw_points(axis, positions_N2, grouping)
     return figure
@@ -93,13 +101,10 @@ def draw_map(title: str, positions_N2: np.ndarray, groupings: Sequence[Grouping]
 
 def _draw_points(axis: Axes, positions_N2: np.ndarray, grouping: Grouping) -> None:
     rest = positions_N2[grouping.ids < 0]
-    labels = []
     if len(rest):
         axis.scatter(rest[:, 0], rest[:, 1], s=9, color="0.8", linewidths=0)
-        labels.append(f"{grouping.rest} ({len(rest)})")
-    for group, name in enumerate(grouping.names):
+    for group in range(len(grouping.names)):
         points = positions_N2[grouping.ids == group]
-        labels.append(f"{name} ({len(points)})")
         colour, shape = _COLOURS[group % len(_COLOURS)], _SHAPES[group // len(_COLOURS)]
         axis.scatter(points[:, 0], points[:, 1], s=16, color=colour, marker=shape, linewidths=0)
     axis.set_title(grouping.title, loc="left", fontsize=11, fontweight="bold")
@@ -108,7 +113,7 @@ def _draw_points(axis: Axes, positions_N2: np.ndarray, grouping: Grouping) -> No
     axis.spines[:].set_color("0.85")
     axis.legend(
         axis.collections,
-        labels,
+        grouping.labels,
         loc="upper left",
         bbox_to_anchor=(1.0, 1.0),
         frameon=False,

@@ -19,8 +19,8 @@ from unfused_ray.config import FrontEndConfig
 from unfused_ray.embedding.clips import read_clips
 from unfused_ray.evaluation.cells import Cell
 from unfused_ray.evaluation.tasks import Task
-from unfused_ray.figures.canvas import new_figure, save
-from unfused_ray.figures.spectrograms import colour_range, draw_row
+from unfused_ray.figures.canvas import new_figure, save, shortened, width_of
+from unfused_ray.figures.spectrograms import CAPTION_LETTERS, colour_range, draw_row
 
 PICTURE = "nearest.png"
 """Name of the picture in a task's folder."""
@@ -46,9 +46,10 @@ def draw_nearest(title: str, rows: Sequence[NearestRow], front_end: FrontEndConf
     num_columns = max(len(row.log_mels) for row in rows)
     colours = colour_range([image for row in rows for image in row.log_mels])
     size = front_end.num_mels, max(image.shape[1] for row in rows for image in row.log_mels)
-    figure = new_figure(title, 1.9 * num_columns + 2.2, 1.05 * len(rows) + 0.9)
-    for axis, row in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows, strict=True):
-        axis.set_ylabel(row.title, rotation=0, ha="right", va="center", fontsize=9, labelpad=8)
+    titles = [shortened(row.title) for row in rows]
+    figure = new_figure(title, 1.9 * num_columns + max(2.2, 0.8 + width_of(titles, 9)), 1.05 * len(rows) + 0.9)
+    for axis, row, name in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows, titles, strict=True):
+        axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9, labelpad=8)
         axis.set_xticks([])
         empty = [None] * (num_columns - len(row.log_mels))
         firsts = draw_row(axis, [*row.log_mels, *empty], size, colours)
@@ -63,7 +64,9 @@ def _colour(row: NearestRow, place: int) -> str:
 
 def _frame(axis: Axes, first: int, size: tuple[int, int], label: str, colour: str) -> None:
     height, width = size
-    axis.text(first, height + 4, label, fontsize=8, color="0.25" if colour != _SAME else _SAME)
+    axis.text(
+        first, height + 4, shortened(label, CAPTION_LETTERS), fontsize=8, color="0.25" if colour != _SAME else _SAME
+    )
     thickness = 2.5 if colour == _SAME else 1.0
     border = Rectangle((first, 0), width, height, fill=False, edgecolor=colour, linewidth=thickness, clip_on=False)
     axis.add_patch(border)
@@ -125,6 +128,10 @@ def ask(task: Task, nearest: Mapping[str, np.ndarray]) -> Questions:
 
 def write(output: str, task: Task, cells: Mapping[str, Cell]) -> str:
     """Draw the answers of some systems into an evaluation's folder; return the picture's URI, or "" without clips."""
+    picture = storage.join(output, task.name, PICTURE)
+    storage.delete(picture)  # it may show other systems
+    if not cells:
+        return ""
     questions = ask(task, {name: np.array(cell.results[0]["nearest"]) for name, cell in cells.items()})
     front_end = task.index.manifests[0].front_end
     waves = read(task, questions.asked)
@@ -139,7 +146,7 @@ def write(output: str, task: Task, cells: Mapping[str, Cell]) -> str:
     if not rows:
         return ""
     title = f"{task.name}: test clips (left), and the training clips found nearest. {questions.why}"
-    return save(draw_nearest(title, rows, front_end), storage.join(output, task.name, PICTURE))
+    return save(draw_nearest(title, rows, front_end), picture)
 
 
 def clips_of(questions: Sequence[Question]) -> np.ndarray:

@@ -15,11 +15,13 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from unfused_ray.config import FrontEndConfig
-from unfused_ray.figures.canvas import new_figure
+from unfused_ray.figures.canvas import new_figure, shortened
 
 _COLOURS = "magma"
 _STRIDE = 1.15
 """Distance between the starts of neighbouring places in a row, in widths of a place."""
+CAPTION_LETTERS = 26
+"""Longest caption that has room above a place."""
 _LEVELS = 32
 """Number of colours of a single spectrogram: few, so that its file is small."""
 
@@ -55,7 +57,7 @@ def draw_sheet(title: str, rows: Sequence[SheetRow], front_end: FrontEndConfig) 
         places = [*row.log_mels, *[None] * (num_columns - len(row.log_mels))]
         firsts = draw_row(axis, places, size, colours)
         for first, caption in zip(firsts, row.captions, strict=False):
-            axis.text(first, front_end.num_mels + 2, caption, fontsize=8, color="0.25")
+            axis.text(first, front_end.num_mels + 2, shortened(caption, CAPTION_LETTERS), fontsize=8, color="0.25")
         axis.tick_params(labelsize=8, length=2)
     seconds_per_frame = front_end.hop / front_end.sample_rate
     longest = num_frames * seconds_per_frame + 1e-9

@@ -65,7 +65,8 @@ def choose(clusters_N: np.ndarray, distances_N: np.ndarray, requested: Sequence[
         reasons.setdefault(int(np.nanargmin(means)), []).append("the most coherent")
         reasons.setdefault(int(np.nanargmax(means)), []).append("the least coherent")
     spread = spread_clusters(eligible_N, NUM_CLUSTERS - len(reasons)).tolist()
-    names = {0: "the largest", len(spread) - 1: "the smallest", (len(spread) - 1) // 2: "of median size"}
+    # Of two or less, the first place is also the one of the median or the smallest: the last name stays.
+    names = {(len(spread) - 1) // 2: "of median size", len(spread) - 1: "the smallest", 0: "the largest"}
     for place, cluster in enumerate(spread):
         reasons.setdefault(cluster, []).append(names.get(place, ""))
     for cluster in requested:

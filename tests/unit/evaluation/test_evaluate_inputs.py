@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.evaluations import evaluated
 from support.sources import write_source
 from support.tasks import PROTOCOL, repeat_first_clip, replace_columns, write_encoder, write_task
 
 from unfused_ray.config import EncoderConfig, EvaluateConfig, FrontEndConfig, TrainingConfig
 from unfused_ray.evaluation.protocol import load_protocol
-from unfused_ray.evaluation.systems import parse_model
+from unfused_ray.evaluation.systems import absolute_model, parse_model
 from unfused_ray.evaluation.tasks import Task, load_task, refuse_shared
 from unfused_ray.evaluation_job import plan as evaluation_plan
 from unfused_ray.recipes import DISTILL, PRETRAIN
@@ -264,6 +265,53 @@ def test_a_model_is_named_on_the_command_line_by_name_or_by_its_folder(text: str
 def test_relative_paths_of_models_are_those_of_the_working_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
     assert parse_model("mine=runs/x").path == "/runs/x"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("mine=runs/x", "mine=/a/runs/x"),
+        ("runs/x", "/a/runs/x"),
+        ("../runs/b=1", "/runs/b=1"),
+        ("mine=model.onnx", "mine=/a/model.onnx"),
+        ("mine=package:make", "mine=package:make"),
+        ("mine=s3://b/run?scheme=http", "mine=s3://b/run?scheme=http"),
+    ],
+)
+def test_a_model_with_an_absolute_path_is_the_same_model_anywhere(
+    monkeypatch: pytest.MonkeyPatch, text: str, expected: str
+) -> None:
+    monkeypatch.setattr("os.getcwd", lambda: "/a")
+    assert absolute_model(text) == expected
+    model = parse_model(text)
+    monkeypatch.setattr("os.getcwd", lambda: "/b")
+    assert parse_model(expected) == model
+
+
+def test_an_evaluation_keeps_the_places_of_its_models_not_their_places_in_its_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "protocol.toml").write_text(PROTOCOL)
+    task, uri = write_task(tmp_path / "task", 24, 12, 4), write_encoder(tmp_path / "run" / "encoder", "fc1")
+    monkeypatch.chdir(tmp_path)
+    config = EvaluateConfig(tasks=(task,), protocol=str(tmp_path / "protocol.toml"), models=("x=run/encoder",))
+    assert evaluation_plan.check(config).config.models == (f"x={uri}",)
+
+
+@pytest.mark.parametrize(
+    ("name", "fits"), [("é" * 100, True), ("é" * 101, False), ("x\udcff", False)], ids=["100", "101", "no UTF-8"]
+)
+def test_names_of_rows_that_no_file_can_have_are_refused_before_vectors_are_made(
+    tmp_path: Path, name: str, fits: bool
+) -> None:
+    uri = write_encoder(tmp_path / "run" / "encoder", "fc1")
+    task = write_task(tmp_path / "task", 16, 8, 4)
+    if fits:
+        evaluated(tmp_path, task, f"{name}={uri}")
+        assert (tmp_path / "out" / "task" / f"{name}-confusion.png").exists()
+    else:
+        with pytest.raises(ValueError, match="must be UTF-8 text of at most 200 bytes"):
+            evaluated(tmp_path, task, f"{name}={uri}")
 
 
 def test_each_task_has_its_own_student_where_the_path_says_so(tmp_path: Path) -> None:

@@ -202,6 +202,14 @@ def test_parts_of_the_test_clips_are_tested_together_and_reported_too(tmp_path: 
     assert load_task(uri, ("train", "valid")).splits.tolist() == ["train"] * 24 + ["valid"] * 8
 
 
+def test_clips_of_the_plain_test_split_are_no_part_of_it(tmp_path: Path) -> None:
+    write_source(tmp_path / "birds", [[24], [8], [6], [10]], (2_400, 4_000), ["train", "valid", "test", "test-phone"])
+    uri = replace_columns(tmp_path / "birds", labels=[[f"class {number % 3}"] for number in range(48)])
+    table = evaluated(tmp_path, uri)
+    assert [list(row.accuracy_by_part["birds"]) for row in table.rows] == [["phone"]]
+    assert "| system | birds: phone |\n" in table.to_markdown()
+
+
 def test_each_network_of_a_fold_is_asked_for_near_copies_of_its_own_fold(
     task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:

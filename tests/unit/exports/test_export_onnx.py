@@ -12,7 +12,7 @@ import torch
 from support.exports import Exportable
 from support.paths import ROOT
 
-from unfused_ray import api
+from unfused_ray import api, storage
 from unfused_ray.evaluation.embedders import load_embedder
 from unfused_ray.evaluation.onnx_embedder import OnnxEmbedder
 from unfused_ray.evaluation.systems import parse_model
@@ -105,6 +105,18 @@ def test_weights_of_8_bits_are_scored_beside_those_of_32(student, tmp_path, monk
 def test_a_file_may_stand_in_a_table(exported: ExportResult):
     model = parse_model(f"small={exported.folder}/model.onnx")
     assert (model.name, load_embedder(model.spec).num_parameters) == ("small", 888)
+
+
+def test_another_export_at_the_same_path_is_another_encoder_in_the_same_process(exported: ExportResult, tmp_path: Path):
+    content, path = Path(f"{exported.folder}/model.onnx").read_bytes(), tmp_path / "model.onnx"
+    path.write_bytes(content)
+    first = load_embedder(str(path))
+    assert load_embedder(str(path)) is first
+    metadata = {"sample_rate": "8000", "num_parameters": "888"}
+    path.write_bytes(onnx_file.with_metadata(onnx.load_from_string(content), metadata))
+    second = load_embedder(str(path))
+    assert second.version == storage.sha256(path.read_bytes()) != first.version
+    assert (first.sample_rate, second.sample_rate) == (16_000, 8_000)
 
 
 def test_what_is_no_export_is_refused(tmp_path: Path):

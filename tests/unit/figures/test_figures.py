@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from unfused_ray.config import FrontEndConfig, Measure
 from unfused_ray.evaluation.bootstrap import Interval
@@ -21,11 +23,14 @@ from unfused_ray.evaluation.table import EvaluationTable
 from unfused_ray.figures.accuracies import draw_by_operations, draw_by_parameters, draw_evaluation, draw_table
 from unfused_ray.figures.canvas import save, to_svg
 from unfused_ray.figures.confusion import draw_confusion
-from unfused_ray.figures.curves import draw_health
-from unfused_ray.figures.map import Grouping, draw_map
+from unfused_ray.figures.curves import draw_curves, draw_health
+from unfused_ray.figures.map import Grouping, by_class, draw_map
 from unfused_ray.figures.metrics import Metric
+from unfused_ray.figures.nearest import NearestRow, draw_nearest
 from unfused_ray.figures.spectrograms import SheetRow, draw_sheet
 from unfused_ray.figures.sweep import Parameter, ScoredTrials, draw_parallel, draw_parameter_map
+from unfused_ray.figures.watched import draw_watched, panels
+from unfused_ray.runs.watched import WatchedCurve
 
 
 def test_every_panel_draws_its_figure_of_the_history() -> None:
@@ -281,9 +286,50 @@ def _odd_table() -> Figure:
     return draw_table(ODD[0], ODD, [ODD], {name: dict.fromkeys(ODD, Interval(0.5, 0.4, 0.6)) for name in ODD})
 
 
-@pytest.mark.parametrize("draw", [_odd_map, _odd_curves, _odd_confusion, _odd_table])
+def _odd_sizes() -> Figure:
+    return draw_by_parameters(" ".join(ODD), {name: (1000, Interval(0.5, 0.4, 0.6)) for name in ODD})
+
+
+@pytest.mark.parametrize("draw", [_odd_map, _odd_curves, _odd_confusion, _odd_table, _odd_sizes])
 def test_names_are_drawn_as_they_are(draw: Callable[[], Figure], tmp_path: Path) -> None:
     svg = to_svg(draw()).decode()
     assert all(svg.count(name) >= 2 for name in ODD[:2])  # in a title, and in a legend or at an axis
     assert ODD[2] in svg
     save(draw(), str(tmp_path / "picture.png"))
+
+
+LONG = [f"{n} {'a recording of a street in the morning, near the station, ' * 2}{n}" for n in range(4)]
+_IMAGES = [np.random.default_rng(number).normal(size=(64, 90)) for number in range(4)]
+_ESTIMATE = Interval(0.5, 0.4, 0.6)
+
+
+def _long_watched() -> Figure:
+    curve = WatchedCurve(LONG[0], "headline", [1, 2], [0.5, 0.6], 0.4)
+    return draw_watched("title", panels({name: [curve] for name in LONG}))
+
+
+LONG_NAMES: dict[str, Callable[[], Figure]] = {
+    "confusion": lambda: draw_confusion("title", np.eye(4, dtype=int), LONG),
+    "systems": lambda: draw_table("title", LONG, [["birds, few-shot"]], {n: {"birds": _ESTIMATE} for n in LONG}),
+    "tasks": lambda: draw_table("title", ["a"], [LONG], {"a": dict.fromkeys(LONG, _ESTIMATE)}),
+    "map": lambda: draw_map("title", np.eye(4, 2), [by_class("by class", np.arange(4), LONG)] * 2),
+    "sizes": lambda: draw_by_parameters("title", dict.fromkeys(LONG, (1000, _ESTIMATE))),
+    "operations": lambda: draw_by_operations("title", {name: [(10.0, _ESTIMATE)] for name in LONG}, {}),
+    "curves": lambda: draw_curves({name: ([1, 2], [0.5, 0.6]) for name in LONG}),
+    "watched": _long_watched,
+    "sheet": lambda: draw_sheet("title", [SheetRow("cluster", _IMAGES, LONG)], FrontEndConfig()),
+    "nearest": lambda: draw_nearest("title", [NearestRow(name, _IMAGES, LONG) for name in LONG], FrontEndConfig()),
+}
+
+
+@pytest.mark.parametrize("kind", LONG_NAMES)
+def test_long_names_leave_room_for_the_drawing_and_for_each_other(kind: str) -> None:
+    figure = LONG_NAMES[kind]()
+    figure.draw_without_rendering()
+    panels_ = [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
+    assert min(axis.get_window_extent().width for axis in panels_) > 1.2 * figure.dpi
+    texts = [text for text in figure.findobj(Text) if "a rec" in text.get_text() and text.get_visible()]
+    boxes = [text.get_window_extent() for text in texts]
+    assert boxes
+    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
+    assert not any(first.overlaps(second) for first, second in combinations(boxes, 2))

@@ -75,6 +75,8 @@ def test_a_picture_of_a_task_is_written_from_its_clips(task: Any, tmp_path: Path
     uri = nearest.write(str(tmp_path / "out"), task, {"mine": cell_of(np.tile(train[:4], (num_test, 1)))})
     assert uri.endswith("tones/nearest.png")
     assert Path(uri).read_bytes()[:4] == b"\x89PNG"
+    assert nearest.write(str(tmp_path / "out"), task, {}) == ""
+    assert not Path(uri).exists()  # it would show rows that the table no longer has
 
 
 def test_a_frame_is_green_where_the_class_is_that_of_the_test_clip() -> None:

@@ -277,6 +277,20 @@ def test_chosen_clusters_include_the_extremes_of_size_and_coherence(
     assert all(("asked for" in why.split(", ")) == (cluster in asked) for cluster, why in more.items())
 
 
+@pytest.mark.parametrize(
+    ("sizes", "reasons"),
+    [
+        ((4,), ["the largest"]),
+        ((4, 9), ["the largest", "the smallest"]),
+        ((4, 9, 6), ["the largest", "of median size", "the smallest"]),
+    ],
+)
+def test_few_clusters_are_called_by_their_sizes(sizes: tuple[int, ...], reasons: list[str]) -> None:
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    unknown = np.full(len(labels), np.nan, np.float32)
+    assert list(choose(labels, unknown).values()) == reasons
+
+
 def test_a_cluster_that_is_asked_for_is_heard_and_one_that_is_not_there_refused(
     runs: Runs, tmp_path: Path, command_line: Callable[..., Ended]
 ) -> None:
