@@ -12,22 +12,19 @@ from unfused_ray.figures.accuracies import draw_by_operations
 DOCS = Path(__file__).parent
 PICTURE = DOCS / "pictures" / "compute.png"
 
-_WITH_600, _STUDENTS, _MORE, _FIRST = "corpus-600-tflop", "corpus-first-weights", "corpus-compute", "corpus"
+_FIRST, _WITH_600, _STUDENTS = "corpus", "corpus-600-tflop", "corpus-first-weights"
 CURVES: dict[str, list[tuple[float, str, str]]] = {
     "DECAR-v2": [
-        (64, _MORE, "DECAR-v2, 60 TFLOP (seed 0)"),
         (200, _WITH_600, "DECAR-v2"),
         (593, _WITH_600, "DECAR-v2, 600 TFLOP"),
         (593, _STUDENTS, "DECAR-v2, 600 TFLOP (seed 1)"),
-        (593, _MORE, "DECAR-v2, 600 TFLOP (seed 2)"),
-        (2010, _MORE, "DECAR-v2, 2,000 TFLOP (seed 0)"),
+        (593, "corpus-600-tflop-seed-2", "DECAR-v2 600"),
+        (2010, "corpus-2000-tflop", "DECAR-v2, 2,000 TFLOP (seed 0)"),
     ],
     "DeLoRes-M": [
-        (54, _MORE, "DeLoRes-M, 60 TFLOP (seed 0)"),
         (207, _WITH_600, "DeLoRes-M"),
         (601, _WITH_600, "DeLoRes-M, 600 TFLOP"),
-        (601, _MORE, "DeLoRes-M, 600 TFLOP (seed 1)"),
-        (601, _MORE, "DeLoRes-M, 600 TFLOP (seed 2)"),
+        (601, "corpus-delores-m-600-tflop-seed-2", "DeLoRes-M, 600 TFLOP (seed 2)"),
     ],
     "UnFuSeD student of DECAR-v2": [(405, _STUDENTS, "UnFuSeD, own first weights")],
     "student of a random encoder": [(205, _STUDENTS, "student of a random encoder")],
@@ -44,7 +41,7 @@ LEVELS = {
 
 
 def headline(table: str, name: str) -> Interval:
-    """Return a row's mean over the tasks; tables of ``compare`` keep rows one level lower than those of ``evaluate``."""
+    """Return a row's mean over the tasks; tables of ``compare`` keep it one level lower than those of ``evaluate``."""
     rows: list[dict[str, Any]] = json.loads((DOCS / "tables" / f"{table}.json").read_bytes())["rows"]
     (row,) = [found for row in rows if (found := row.get("row", row))["name"] == name]
     return Interval(**row["accuracy"]["headline"]["mean"])

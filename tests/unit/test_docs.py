@@ -66,6 +66,12 @@ def test_the_picture_of_the_layers_is_that_of_the_contracts() -> None:
     assert drawn["PICTURE"].read_text(encoding="utf-8") == drawn["draw"](), "python docs/layers.py draws it anew"
 
 
+def test_the_rows_of_the_picture_of_compute_are_in_the_tables() -> None:
+    drawn = runpy.run_path(str(ROOT / "docs" / "compute.py"))
+    rows = [row[-2:] for points in drawn["CURVES"].values() for row in points] + list(drawn["LEVELS"].values())
+    assert all(0.2 < drawn["headline"](*row).value < 0.7 for row in rows)
+
+
 def test_the_readme_and_the_architecture_name_every_room() -> None:
     rooms = {path.parent.name for path in (ROOT / "unfused_ray").glob("*/__init__.py")}
     tree = next(block for block in blocks("text", [ROOT / "README.md"]) if block.text.startswith("unfused_ray/"))
