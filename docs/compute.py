@@ -8,6 +8,7 @@ from typing import Any
 
 from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.figures.accuracies import draw_by_operations
+from unfused_ray.figures.canvas import save
 
 DOCS = Path(__file__).parent
 PICTURE = DOCS / "pictures" / "compute.png"
@@ -51,4 +52,4 @@ if __name__ == "__main__":
     curves = {curve: [(tflop, headline(*row)) for tflop, *row in points] for curve, points in CURVES.items()}
     levels = {name: headline(*row) for name, row in LEVELS.items()}
     figure = draw_by_operations("Headline (neighbours and few-shot) of 13 tasks, test clips", curves, levels)
-    figure.savefig(PICTURE, dpi=110, bbox_inches="tight")
+    save(figure, str(PICTURE))
