@@ -17,7 +17,7 @@ from unfused_ray.evaluation.table import EvaluationTable
 from unfused_ray.figures.canvas import folded, new_figure, open_axes, shortened, width_of
 
 _PANELS_A_ROW = 7
-_HEADING_LETTERS = 20
+_HEADING_LETTERS = 24
 """Longest line of a panel's heading."""
 _DASHES = ("--", ":", "-.", (0, (7, 3)), (0, (1, 4)), (0, (7, 2, 1, 2, 1, 2)))
 """Line styles that readers can tell apart."""

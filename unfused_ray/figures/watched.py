@@ -89,16 +89,10 @@ def _name(figure: Figure, lines: Mapping[str, Line2D], most_columns: int, points
     names = [shortened(name) for name in lines]
     columns = min(max(int(figure.get_figwidth() / (0.7 + width_of(names, points))), 1), most_columns)
     rows = math.ceil(len(names) / columns)
+    columns = math.ceil(len(names) / rows)  # in two rows, a run stands above the random networks of its shape
     figure.set_figheight(figure.get_figheight() + max(rows - 2, 0) * 1.7 * points / 72)
     # Handles and names are given, because Matplotlib itself leaves out names that begin with _.
-    figure.legend(
-        lines.values(),
-        names,
-        loc="outside lower left",
-        ncols=columns,
-        fontsize=points,
-        frameon=False,
-    )
+    figure.legend(lines.values(), names, loc="outside lower left", ncols=columns, fontsize=points, frameon=False)
 
 
 def _draw(axis: Axes, curves: Mapping[str, WatchedCurve], names: Sequence[str]) -> None:
