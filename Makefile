@@ -8,7 +8,7 @@
 # make bench-gpu: all GPU measurements, in 8 minutes; then the GPU section of docs/performance.md.
 # make chaos: install, then disturb every job repeatedly (docs/reliability.md). It takes long.
 # make audit: known vulnerabilities (from PyPI, needs the internet) and licences of the installed packages.
-# make bench: install, then every benchmark and docs/performance.md. The machine should have nothing else to do.
+# make bench: install, then every benchmark and docs/benchmarks.md. The machine should have nothing else to do.
 
 PYTHON ?= python3
 # faiss for this machine: search (on CPUs), or gpu (Linux with an NVIDIA driver for CUDA 12.6 or newer).

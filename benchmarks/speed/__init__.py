@@ -1,1 +1,1 @@
-"""Speed of the parts, and the page that shows it (docs/performance.md)."""
+"""Speed of the parts, and the page that shows it (docs/benchmarks.md)."""

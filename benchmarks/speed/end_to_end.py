@@ -3,7 +3,7 @@
     python -m benchmarks.speed.end_to_end [--data SHARDS …] [--clips 8192] [--runtime workers] [--quick]
 
 The run is that of ``jobs/pretrain.py corpus``; its seconds come from the run's own history. A pass fills the bank
-before the first epoch. It happens once in a run, which has 90 epochs at full length, so the rate is given both without
+before the first epoch. It happens once in a run, which has 8 epochs at full length, so the rate is given both without
 and with it.
 
 The bound is the loop's step on log-mels in memory: forward, backward, optimiser. Log-mels, views and decoding are

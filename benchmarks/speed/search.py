@@ -6,7 +6,7 @@ A random network makes the vectors from 24 numbers in 2,000 groups, with a littl
 fill far fewer directions than they have dimensions (participation ratio 30; 5 to 10 for the demo's students). Our job
 makes its index from Parquet to files, with the clips; the other libraries go from an array in memory to memory. Codes,
 which an index uses above five million vectors, are measured on the number of vectors that is compared exactly
-(``--exact``). The figures of docs/performance.md, and then the page::
+(``--exact``). The figures of docs/benchmarks.md, and then the page::
 
     python -m benchmarks.speed.search && python -m benchmarks.speed.page
 """

@@ -1,7 +1,7 @@
 """Dropout, linear layers, pooled batch norm and pooling over time in a processor's fastest form; on a GPU torch's own.
 
 Each gives the same result as torch's operation, up to rounding. Measured on two cores with bfloat16 instructions, in a
-step of DECAR-v2 (``benchmarks.speed.step``, docs/performance.md).
+step of DECAR-v2 (``benchmarks.speed.step``, docs/benchmarks.md).
 """
 
 from __future__ import annotations
