@@ -20,7 +20,7 @@ T = TypeVar("T", bound=Config)
 
 _FLAGS = {
     "--print-config": "Print the full configuration as JSON and end.",
-    "--dry-run": "Check configuration, data and resources, say what would be done, and end.",
+    "--dry-run": "Check configuration, data and resources, describe the planned work, and end.",
 }
 
 
