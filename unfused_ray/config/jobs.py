@@ -294,8 +294,8 @@ class SweepConfig(Config):
     outputs = ("output",)
 
     tasks: tuple[str, ...] = ()
-    """Prepared sources of labelled clips with splits train, test and preferably valid, by path or URI. Test is read
-    only at the end."""
+    """Prepared sources of labelled clips with splits train, test and valid, by path or URI; a single source may lack
+    valid. Test is read only at the end."""
     name: str = "sweep"
     """Name of the sweep in tracking, and of its default folder."""
     output: str = ""
