@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 import tyro
+from pydantic import BaseModel
 from support.pages import Block, blocks, pages
 from support.paths import ROOT
 
@@ -30,6 +31,8 @@ FOLDERS = ("corpus", "unfused_ray", "jobs", "tuning", "tests", "benchmarks", "de
 PATH = re.compile(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)})/[\w./-]*[\w/]")
 # These pages also describe earlier states.
 PAST = ("CHANGELOG.md", "docs/log.md")
+# Settings of a group, such as --watch.every; the options of other programs have no groups.
+OPTION = re.compile(r"(?<![\w-])--([a-z-]+(?:\.[\w-]*\w)+)")
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 GUIDES = ROOT / "docs" / "guides"
 
@@ -59,6 +62,25 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_paths_that_a_page_names_exist(page: Path) -> None:
     missing = {path for path in PATH.findall(page.read_text(encoding="utf-8")) if not (ROOT / path).exists()}
     assert not missing
+
+
+def settings(config: BaseModel, group: str = "") -> set[str]:
+    fields = {name: getattr(config, name) for name in type(config).model_fields}
+    inner = (settings(value, f"{group}{name}.") for name, value in fields.items() if isinstance(value, BaseModel))
+    return {f"{group}{name}" for name in fields}.union(*inner)
+
+
+@functools.cache
+def known_settings() -> set[str]:
+    """Every setting of every recipe, as an option spells it."""
+    configs = [config for job in recipes.RECIPES.values() for _, config in job.values()]
+    found = set[str]().union(*map(settings, configs))
+    return {name.replace("_", "-") for name in found}
+
+
+@pytest.mark.parametrize("page", [page for page in pages() if name(page) not in PAST], ids=name)
+def test_settings_that_a_page_names_exist(page: Path) -> None:
+    assert set(OPTION.findall(page.read_text(encoding="utf-8"))) <= known_settings()
 
 
 def test_the_picture_of_the_layers_is_that_of_the_contracts() -> None:
