@@ -12,7 +12,7 @@ import soxr
 
 from unfused_ray.audio import reader
 from unfused_ray.audio.blocks import MAX_PEAK, RATES, Block, counted_down
-from unfused_ray.audio.errors import AudioError, Warn, WarningReason
+from unfused_ray.audio.errors import AudioError, Warn
 from unfused_ray.audio.window import Window
 
 __all__ = ["AudioError", "decode", "encode_flac", "read_flac", "refuse_unusable"]
@@ -34,17 +34,13 @@ _WINDOW_SECONDS = 1.0  # length of the parts in which cancelling channels are lo
 _SHORT = 0.98  # share of the requested length
 
 
-def _ignore(reason: WarningReason, detail: str) -> None:
-    pass
-
-
 def decode(
     source: IO[bytes],
     sample_rate: int,
     max_samples: int,
     start: float = 0.0,
     seconds: float | None = None,
-    warn: Warn = _ignore,
+    warn: Warn = lambda reason, detail: None,
 ) -> Iterator[np.ndarray]:
     """Decode audio of any format, piece by piece.
 

@@ -121,9 +121,14 @@ class SearchConfig(Config):
         """Fields that must not be empty."""
         return {"index": "a folder written by unfused-ray index"}
 
+    @property
+    def questions(self) -> list[str]:
+        """The fields that ask something; a search asks one question."""
+        return [name for name in ("query", "key", "label", "learn") if getattr(self, name)]
+
     @model_validator(mode="after")
     def _one_question(self) -> Self:
-        given = [name for name in ("query", "key", "label", "learn") if getattr(self, name)]
+        given = self.questions
         if len(given) > 1:
             raise ValueError(f"a search asks one question, not {' and '.join(given)}: give one of them")
         needs = {"from": "query or key", "to": "query or key", "encoder": "query", "key_source": "key"}

@@ -214,7 +214,7 @@ def _embed(config: EmbedConfig, job: _Job) -> VectorManifest:
     def finished() -> VectorManifest | None:
         return _finished(config, ledger.settings, job.encoder.log_mel.config.sample_rate, executor)
 
-    def describe(files: tuple[VectorFile, ...], rejects: dict[str, int], warnings: dict[str, int]) -> VectorManifest:
+    def manifest_of(files: tuple[VectorFile, ...], rejects: dict[str, int], warnings: dict[str, int]) -> VectorManifest:
         described = config.output, config.encoder, dim, ledger.settings, planned.contents
         return VectorManifest(*described, files, rejects, warnings)
 
@@ -223,4 +223,4 @@ def _embed(config: EmbedConfig, job: _Job) -> VectorManifest:
         writer = PartWriter(config, schema, executor.share(job.encoder))
         sizes = [part.num_clips for part in planned.parts]
         parted = PartedJob("embed", ledger, planned.parts, sizes, planned.rejects, writer, VectorFile)
-        return write_parts(parted, executor, finished, describe)
+        return write_parts(parted, executor, finished, manifest_of)

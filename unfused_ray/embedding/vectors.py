@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import pyarrow as pa
+from pydantic import TypeAdapter, ValidationError
 
 from unfused_ray import storage
 from unfused_ray.config import Readout
@@ -88,15 +89,20 @@ class VectorManifest:
 
         Raises:
             FileNotFoundError: the folder has no manifest.
-            ValueError: the manifest describes something else, or has another version of the format.
+            ValueError: the manifest is damaged, describes something else, or has another version of the format.
         """
-        if not storage.exists(storage.join(uri, MANIFEST)):
+        path = storage.join(uri, MANIFEST)
+        if not storage.exists(path):
             raise FileNotFoundError(f"{uri} holds no {MANIFEST}: it has no vectors. Make them with unfused-ray embed")
         remedy = "it is a prepared source, or was written by another version. Embed it anew, to another output"
-        raw = storage.read_json(storage.join(uri, MANIFEST), FORMAT_VERSION, remedy)
-        parts = tuple(VectorFile(**part) for part in raw["parts"])
-        names = ("encoder", "dim", "settings", "contents", "rejects")
-        return cls(uri, parts=parts, warnings=raw.get("warnings", {}), **{name: raw[name] for name in names})
+        raw = storage.read_json(path, FORMAT_VERSION, remedy)
+        try:
+            found: Self = TypeAdapter(cls).validate_python({"warnings": {}, **raw, "uri": uri})
+        except ValidationError as error:
+            raise ValueError(
+                f"{path} is not as unfused-ray embed has written it ({error}): copy it, or embed it anew elsewhere"
+            ) from error
+        return found
 
 
 def within_source(uri: str, source: str) -> str:

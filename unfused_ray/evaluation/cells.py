@@ -164,6 +164,16 @@ def file_name(system: str) -> str:
     return f"{file_stem(system)}.json"
 
 
+def read_content(output: str, task: str, system: str) -> dict[str, Any]:
+    """Read what :func:`write` has stored, whatever the clips, the system and the protocol are now.
+
+    Raises:
+        FileNotFoundError: there is no such cell.
+        ValueError: it is damaged, or of another version.
+    """
+    return storage.read_json(storage.join(output, task, file_name(system)), FORMAT_VERSION, "evaluate again")
+
+
 def _hear(task: Task, vectors_ND: np.ndarray, num_heard: int) -> Heard:
     test = np.flatnonzero(task.splits == "test")[:num_heard]
     whole = np.isfinite(vectors_ND[test]).all(axis=1)

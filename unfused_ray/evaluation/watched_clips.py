@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,8 +88,9 @@ def _ordered(class_ids_N: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray
 def _watched(uri: str, most: int) -> WatchedTask:
     have = Manifest.load(uri).clips_by_split
     if missing := [split for split in VALIDATION_SPLITS if not have.get(split)]:
+        there = ", ".join(split or "clips without a split" for split in have)
         raise ValueError(
-            f"{_FIELD}={uri} has no split {' and no split '.join(missing)}, only {_listed(have)}: probes learn from "
+            f"{_FIELD}={uri} has no split {' and no split '.join(missing)}, only {there}: probes learn from "
             "train and are scored on valid; test is never read"
         )
     task = load_task(uri, VALIDATION_SPLITS, _FIELD)
@@ -101,7 +101,3 @@ def _watched(uri: str, most: int) -> WatchedTask:
             f"{_FIELD}={uri} has clips of a single class, {task.class_names[0]}: there is nothing to classify"
         )
     return WatchedTask(task, clip_ids)
-
-
-def _listed(splits: Sequence[str] | dict[str, int]) -> str:
-    return ", ".join(split or "clips without a split" for split in splits)

@@ -15,8 +15,7 @@ from rich.text import Text
 
 from unfused_ray import storage
 from unfused_ray.evaluation.bootstrap import Interval
-from unfused_ray.evaluation.cells import FORMAT_VERSION as CELL_VERSION
-from unfused_ray.evaluation.cells import MEASURES, file_name
+from unfused_ray.evaluation.cells import MEASURES, read_content
 from unfused_ray.evaluation.protocol import FILE
 from unfused_ray.evaluation.systems import TrainedModel, parse_model
 from unfused_ray.evaluation.table import (
@@ -117,11 +116,11 @@ def _confusions(uri: str, table: EvaluationTable) -> Section:
         scored = {row.name: row.accuracy["linear"][task].value for row in table.rows}
         best = max(scored, key=lambda name: scored[name])
         for name in dict.fromkeys((best, table.reference)):
-            path = storage.join(uri, task, file_name(name))
-            if not storage.exists(path):
+            try:
+                cell = read_content(uri, task, name)
+            except FileNotFoundError:
                 missing.append(f"{name} on {task}")
                 continue
-            cell = storage.read_json(path, CELL_VERSION, "evaluate again")
             confusion_KK = np.sum([seed["classes"]["confusion"] for seed in cell["seeds"]], axis=0)
             heading = f"{task}: {name}{', the best row' if name == best else ''}"
             if len(cell["classes"]) <= _MAX_CLASSES:

@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from unfused_ray import storage
-from unfused_ray.evaluation.cells import FORMAT_VERSION as CELL_VERSION
-from unfused_ray.evaluation.cells import file_name
+from unfused_ray.evaluation.cells import read_content
 from unfused_ray.evaluation.tasks import Task, load_task
 from unfused_ray.figures.nearest import Question, ask, clips_of
 from unfused_ray.report.page import PageClip, PageCluster, Section, Sound
@@ -57,8 +55,7 @@ def _load(folder: str, checksums: Mapping[str, list[str]]) -> Task:
 
 
 def _found(uri: str, task: Task, system: str) -> np.ndarray:
-    cell = storage.read_json(storage.join(uri, task.name, file_name(system)), CELL_VERSION, "evaluate again")
-    return np.array(cell["seeds"][0]["nearest"])
+    return np.array(read_content(uri, task.name, system)["seeds"][0]["nearest"])
 
 
 def _groups(task: Task, questions: Sequence[Question], seconds: float) -> list[PageCluster]:

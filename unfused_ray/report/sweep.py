@@ -63,7 +63,7 @@ def sweep_chapter(uri: str) -> Chapter:
     }
     if earlier := earlier_in_words(record):
         facts["earlier environments"] = earlier
-    sections = [_nothing()] if not records else _sections(config, records, record)
+    sections = _sections(config, records, record) if records else [Section("Trials", ["No trial has begun."])]
     environment = {**record["environment"], **settings(record["facts"])}
     folder = storage.join(uri, "table")
     if storage.exists(storage.join(folder, TABLE)):
@@ -71,10 +71,6 @@ def sweep_chapter(uri: str) -> Chapter:
         text = "The winner was trained anew, with a seed other than in the search; the test split was read once."
         sections.append(replace(found, heading="The winner on the test split", paragraphs=[text, *found.paragraphs]))
     return Chapter(config.name, KIND, uri, facts, sections, settings(record["config"]), environment)
-
-
-def _nothing() -> Section:
-    return Section("Trials", ["No trial has begun."])
 
 
 def _sections(config: SweepConfig, records: Sequence[Record], record: Mapping[str, Any]) -> list[Section]:

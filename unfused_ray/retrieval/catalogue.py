@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from unfused_ray import storage
 from unfused_ray.config import SearchConfig
+from unfused_ray.data.sources.notes import first_of
 from unfused_ray.embedding.vectors import from_source, within_source
 from unfused_ray.parquet import open_parquet
 from unfused_ray.retrieval.format import CLIPS, REMEDY, IndexManifest, IndexPart, read_checked, split_key
@@ -243,5 +244,4 @@ class Catalogue:
 def _refuse_unknown(kind: str, values: Sequence[str], known: Sequence[str]) -> None:
     if unknown := [value for value in values if value not in known]:
         shown = sorted(each for each in known if each)
-        more = f" and {len(shown) - 20} more" if len(shown) > 20 else ""
-        raise ValueError(f"no clip has {kind}={', '.join(unknown)}; there are {', '.join(shown[:20]) or 'none'}{more}")
+        raise ValueError(f"no clip has {kind}={', '.join(unknown)}; there are {first_of(shown, 20) or 'none'}")

@@ -7,8 +7,6 @@ similar fingerprints. Nothing is trained, so no encoder is needed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +20,7 @@ from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import FrontEndConfig
 from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.shards.format import Manifest, Shard
-from unfused_ray.data.shards.index import ClipIndex, Unit, read_unit
+from unfused_ray.data.shards.index import ClipIndex, Unit, read_unit, units_of
 from unfused_ray.machine.threads import one_thread
 from unfused_ray.progress import Progress
 from unfused_ray.retrieval.space import unit
@@ -82,10 +80,7 @@ def load_fingerprints(index: ClipIndex, executor: Executor) -> np.ndarray:
                 lacking.append((rows, manifest, shard))
             else:
                 found_ND[rows] = kept
-    tasks = (
-        (list(islice(ClipIndex([replace(m, shards=(shard,))]).units, len(shard.row_groups))), m.front_end)
-        for _, m, shard in lacking
-    )
+    tasks = ((units_of(manifest, shard), manifest.front_end) for _, manifest, shard in lacking)
     done = 0
     if lacking:
         with (

@@ -176,7 +176,7 @@ class IndexManifest:
         except ValueError as error:
             raise ValueError(str(error) if REMEDY in str(error) else f"{error}. Or {REMEDY}") from error
         try:
-            found: Self = TypeAdapter(cls).validate_python({"uri": uri, **raw})
+            found: Self = TypeAdapter(cls).validate_python({**raw, "uri": uri})
         except ValidationError as error:
             raise ValueError(f"{path} is not as unfused-ray index has written it ({error}): {REMEDY}") from error
         return found

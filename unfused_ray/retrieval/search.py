@@ -38,7 +38,7 @@ def check(config: SearchConfig) -> SearchPlan:
         ValueError: there is no query, the query is a folder, no clip passes the filters, or the index is damaged.
     """
     config = paths.check(config)
-    if not (config.query or config.key or config.label or config.learn):
+    if not config.questions:
         raise ValueError("a search needs a question: give an audio file, --key, --label or --learn")
     for field in ("query", "learn"):
         uri = config.get(field)
@@ -59,7 +59,7 @@ def check(config: SearchConfig) -> SearchPlan:
 def describe(plan: SearchPlan) -> Group:
     """Summarise a search without running it."""
     config, num_allowed = plan.config, int(plan.allowed.sum())
-    question = next(name for name in ("query", "key", "label", "learn") if config.get(name))
+    (question,) = config.questions
     rows: dict[str, float | str] = {
         "question": f"{question} {config.get(question)}",
         "vectors that pass the filters": f"{num_allowed:,} of {len(plan.allowed):,}",

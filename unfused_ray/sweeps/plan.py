@@ -66,11 +66,6 @@ class SweepPlan:
         return name
 
     @property
-    def protocol(self) -> ProtocolConfig:
-        """The layers, protocol and clips that score a trial."""
-        return self.trials.protocol
-
-    @property
     def num_trials(self) -> int:
         """Total number of trials."""
         return num_trials(self.config, self.space, self.default)

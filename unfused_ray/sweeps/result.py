@@ -86,7 +86,7 @@ def conclude(plan: SweepPlan, records: Sequence[Record]) -> SweepResult:
     Raises:
         ValueError: no trial ran to its end.
     """
-    ranked = rank(records, identity(plan.default), plan.protocol.bootstrap)
+    ranked = rank(records, identity(plan.default), plan.trials.protocol.bootstrap)
     if not ranked:
         raise ValueError(f"no trial of {plan.trials.uri} was trained to its end: see the warnings above")
     best = apply(plan.config.distill, ranked[0].record.point)

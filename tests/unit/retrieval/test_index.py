@@ -23,6 +23,7 @@ from unfused_ray import api, storage
 from unfused_ray.api import search
 from unfused_ray.config import IndexConfig, SearchConfig
 from unfused_ray.data.parts import driver
+from unfused_ray.data.shards.format import MANIFEST
 from unfused_ray.embedding.vectors import VectorFile, vector_schema
 from unfused_ray.extras import MissingExtraError
 from unfused_ray.lease import InUseError, Lease
@@ -311,6 +312,14 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         manifest = json.loads((tmp_path / "a" / "manifest.json").read_text()) | {"format_version": 1}
         (tmp_path / "c" / "manifest.json").write_text(json.dumps(manifest))
         index(vectors=tmp_path / "c", output=str(tmp_path / "j"))
+
+
+@pytest.mark.parametrize("change", [{"parts": [{"file": "part-00000.parquet"}]}, {"dim": "six"}, {"contents": None}])
+def test_vectors_whose_manifest_is_damaged_are_refused_with_its_place(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = Path(write_vectors(tmp_path / "a", groups_of(0, 20, 6)).uri, MANIFEST)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=rf"^{path} is not as unfused-ray embed has written it"):
+        index(vectors=tmp_path / "a", output=str(tmp_path / "i"))
 
 
 def test_a_finished_index_is_left_alone_and_a_changed_source_refused(tmp_path: Path) -> None:

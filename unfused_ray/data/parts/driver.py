@@ -53,7 +53,7 @@ def write_parts(
     job: PartedJob[PartT, FileT],
     executor: Executor,
     finished: Callable[[], ManifestT | None],
-    describe: Callable[[tuple[FileT, ...], dict[str, int], dict[str, int]], ManifestT],
+    manifest_of: Callable[[tuple[FileT, ...], dict[str, int], dict[str, int]], ManifestT],
 ) -> ManifestT:
     """Write the parts of an output that are not finished, then its rejects and warnings, then its manifest.
 
@@ -61,8 +61,8 @@ def write_parts(
         job: the planned job.
         executor: runs the parts.
         finished: returns the manifest if another process has finished the output since it was checked, else None.
-        describe: makes the manifest from the written files, the rejects by reason, and the warnings by reason. It may
-            take minutes, and writes nothing.
+        manifest_of: makes the manifest from the written files, the rejects by reason, and the warnings by reason. It
+            may take minutes, and writes nothing.
 
     Raises:
         InUseError: another process works on the output, or has taken it over.
@@ -89,7 +89,7 @@ def write_parts(
                 f"none of the {sum(job.clips_of_parts)} clips of {ledger.source} can be used{in_words(rejects)}{last}; "
                 f"see {storage.join(ledger.output, REJECTS)}"
             )
-        manifest = describe(files, count_reasons(rejects), count_reasons(warnings))
+        manifest = manifest_of(files, count_reasons(rejects), count_reasons(warnings))
         refuse_lost(ledger.output, lost)
         manifest.save()
         ledger.delete()  # the manifest now says all that the reports did

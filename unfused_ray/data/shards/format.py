@@ -175,15 +175,10 @@ class Manifest:
             )
         raw = storage.read_json(path, FORMAT_VERSION, "prepare the source again")
         try:
-            shards = TypeAdapter(tuple[Shard, ...]).validate_python(raw["shards"])
-            summary = TypeAdapter(SourceSummary | None).validate_python(raw.get("summary"))
-            rest = {"rejects": raw["rejects"], "config": raw["config"], "warnings": raw.get("warnings", {})}
-            rest["contents"] = raw.get("contents", "")
-            manifest = cls(uri, shards, **rest, summary=summary)
-        except (KeyError, ValidationError) as error:
+            manifest: Self = TypeAdapter(cls).validate_python({**raw, "uri": uri})
+        except ValidationError as error:
             raise ValueError(
-                f"{path} is not as unfused-ray prepare has written it ({type(error).__name__}: {error}): copy it, or "
-                "prepare the source again"
+                f"{path} is not as unfused-ray prepare has written it ({error}): copy it, or prepare the source again"
             ) from error
         return manifest._with_later_statistics()
 
@@ -192,11 +187,10 @@ class Manifest:
         shards = list(self.shards)
         for uri in storage.list_files(self.uri):
             if storage.name(uri).startswith(_STATISTICS):
-                raw = _read_statistics(uri)
+                digest, found = _read_statistics(uri)
                 for i, shard in enumerate(shards):
-                    if sums := raw["shards"].get(shard.sha256):
-                        statistics = {**shard.statistics, raw["front_end"]: Statistics(**sums)}
-                        shards[i] = replace(shard, statistics=statistics)
+                    if sums := found.get(shard.sha256):
+                        shards[i] = replace(shard, statistics={**shard.statistics, digest: sums})
         return replace(self, shards=tuple(shards))
 
     def save(self) -> None:
@@ -242,11 +236,12 @@ def save_statistics(manifest: Manifest, front_end: FrontEndConfig) -> None:
     storage.write_json(storage.join(manifest.uri, f"{_STATISTICS}{digest}.json"), content, _STATISTICS_VERSION)
 
 
-def _read_statistics(uri: str) -> dict[str, Any]:
-    """Read a file of :func:`save_statistics`; the oldest files name no version and count as version 1.
+def _read_statistics(uri: str) -> tuple[str, dict[str, Statistics]]:
+    """Read the digest of the front end, and the statistics by the SHA-256 of their shard, from a file of
+    :func:`save_statistics`; the oldest files name no version and count as version 1.
 
     Raises:
-        ValueError: the file has another version.
+        ValueError: the file is damaged, or has another version.
     """
     raw = storage.read_json(uri)
     if (version := raw.get("format_version", 1)) != _STATISTICS_VERSION:
@@ -254,7 +249,10 @@ def _read_statistics(uri: str) -> dict[str, Any]:
             f"{uri} has format_version {version}, this version reads {_STATISTICS_VERSION}: delete it: it is computed "
             "again"
         )
-    return raw
+    try:
+        return raw["front_end"], TypeAdapter(dict[str, Statistics]).validate_python(raw["shards"])
+    except (KeyError, ValidationError) as error:
+        raise ValueError(f"{uri} is damaged ({error}): delete it: it is computed again") from error
 
 
 def add_statistics(parts: Sequence[Statistics | None]) -> Statistics | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, SupportsIndex, overload
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from unfused_ray import storage
 from unfused_ray.config import FrontEndConfig
-from unfused_ray.data.shards.format import SCHEMA, Manifest, Statistics, add_statistics
+from unfused_ray.data.shards.format import SCHEMA, Manifest, Shard, Statistics, add_statistics
 from unfused_ray.parquet import open_parquet
 
 
@@ -126,6 +126,11 @@ class ClipIndex:
                 with storage.open_input(uri) as file:
                     values.extend(open_parquet(file, uri).read([name])[name].to_pylist())
         return values
+
+
+def units_of(manifest: Manifest, shard: Shard) -> list[Unit]:
+    """Return the row groups of one shard; their clip ids count from its first clip."""
+    return list(Units([replace(manifest, shards=(shard,))]))
 
 
 def read_unit(unit: Unit, columns: Sequence[str]) -> pa.Table:

@@ -291,7 +291,7 @@ def _ingest(layout: ShardLayout, listing: Listing, executor: Executor) -> Manife
             items = layout.items.take(list(range(shard.start, shard.stop)))  # a slice would carry the whole table
             yield ShardClips(items, shard.max_rows)
 
-    def describe(written: tuple[WrittenShard, ...], rejects: dict[str, int], warnings: dict[str, int]) -> Manifest:
+    def manifest_of(written: tuple[WrittenShard, ...], rejects: dict[str, int], warnings: dict[str, int]) -> Manifest:
         shards = tuple(each.shard for each in written)
         manifest = Manifest(layout.config.output, shards, rejects, stored(layout.config), warnings)
         labels: dict[str, Counter[str]] = defaultdict(Counter)
@@ -310,4 +310,4 @@ def _ingest(layout: ShardLayout, listing: Listing, executor: Executor) -> Manife
         ShardWriter(layout.config),
         WrittenShard,
     )
-    return write_parts(job, executor, lambda: _finished(layout.config), describe)
+    return write_parts(job, executor, lambda: _finished(layout.config), manifest_of)

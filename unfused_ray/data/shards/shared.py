@@ -7,7 +7,6 @@ import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations
 
@@ -15,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from unfused_ray.data.shards.format import Manifest
-from unfused_ray.data.shards.index import ClipIndex, read_unit
+from unfused_ray.data.shards.index import ClipIndex, read_unit, units_of
 from unfused_ray.data.shards.summary import SharedClips
 
 logger = logging.getLogger(__name__)
@@ -81,7 +80,7 @@ def _key(manifest: Manifest, split: str, row: int) -> str:
 def _read_numbers(manifest: Manifest) -> Iterator[tuple[str, np.ndarray]]:
     """Read the numbers of all clips from the shards; warn of an unreadable row group, whose clips count as silent."""
     for shard in manifest.shards:
-        for unit in ClipIndex([replace(manifest, shards=(shard,))]).units:
+        for unit in units_of(manifest, shard):
             try:
                 table = read_unit(unit, ("audio", "num_samples"))
             except (pa.ArrowException, OSError) as error:

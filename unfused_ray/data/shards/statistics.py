@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 
 import numpy as np
 import torch
@@ -14,7 +12,7 @@ from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import FrontEndConfig
 from unfused_ray.data.parts.executor import IN_PROCESS, Executor
 from unfused_ray.data.shards.format import Manifest, Statistics, refuse_other_rate, save_statistics
-from unfused_ray.data.shards.index import ClipIndex, Unit, read_unit
+from unfused_ray.data.shards.index import Unit, read_unit, units_of
 from unfused_ray.machine.threads import one_thread
 from unfused_ray.progress import Progress
 
@@ -44,12 +42,12 @@ def compute_statistics(manifest: Manifest, front_end: FrontEndConfig, executor: 
     refuse_other_rate([manifest], front_end.sample_rate, "front_end.sample_rate")
     shards = list(manifest.shards)
     missing = [number for number, shard in enumerate(shards) if front_end.digest() not in shard.statistics]
-    lacking = replace(manifest, shards=tuple(shards[number] for number in missing))
+    tasks = ((units_of(manifest, shards[number]), front_end) for number in missing)
     done = 0
     with (
         executor.open(),
-        Progress("statistics", lacking.num_clips, "clips") as bar,
-        executor.run(_sum_units, _units_of_shards(lacking, front_end)) as results,
+        Progress("statistics", sum(shards[number].num_clips for number in missing), "clips") as bar,
+        executor.run(_sum_units, tasks) as results,
     ):
         for index, sums in results:
             shard = shards[missing[index]]
@@ -61,12 +59,6 @@ def compute_statistics(manifest: Manifest, front_end: FrontEndConfig, executor: 
     total = complete.statistics(front_end)
     assert total is not None  # no shard lacks them now
     return total
-
-
-def _units_of_shards(manifest: Manifest, front_end: FrontEndConfig) -> Iterator[tuple[list[Unit], FrontEndConfig]]:
-    units = iter(ClipIndex([manifest]).units)
-    for shard in manifest.shards:
-        yield list(islice(units, len(shard.row_groups))), front_end
 
 
 def _sum_units(units: list[Unit], front_end: FrontEndConfig) -> Statistics:

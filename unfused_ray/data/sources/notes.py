@@ -5,17 +5,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 Kind = Literal["columns used", "columns ignored", "names recognised", "skipped on purpose", "not read", "look again"]
-KINDS: tuple[Kind, ...] = (
-    "columns used",
-    "columns ignored",
-    "names recognised",
-    "skipped on purpose",
-    "not read",
-    "look again",
-)
 """Kinds of notes, in the order of the summary. A "look again" note is a sentence on something that may be a mistake."""
 
 _SHOWN = 20
@@ -39,7 +31,7 @@ Notes = Counter[Note]
 def by_kind(notes: Notes) -> dict[str, str]:
     """Describe the notes of each kind in words, one row of a summary each; "look again" is left to
     :func:`sentences`."""
-    rows = {kind: _words(notes, kind) for kind in KINDS if kind != "look again"}
+    rows = {kind: _words(notes, kind) for kind in get_args(Kind) if kind != "look again"}
     return {kind: ", ".join(_shortened(words)) for kind, words in rows.items() if words}
 
 

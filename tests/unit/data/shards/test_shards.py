@@ -7,6 +7,7 @@ import pickle
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -161,6 +162,23 @@ def test_statistics_of_a_damaged_clip_name_its_shard_and_what_to_do(tmp_path: Pa
     named = re.escape(f"{tmp_path / '00000.parquet'}, row group 1, holds a damaged clip (unreadable: ")
     with pytest.raises(ValueError, match=f"{named}.*copy the shard again, or prepare its source again"):
         compute_statistics(manifest, FrontEndConfig(num_mels=32))
+
+
+@pytest.mark.parametrize("change", [{"shards": [{"file": "x"}]}, {"rejects": [1]}, {"config": "prepare"}])
+def test_a_damaged_manifest_is_refused_with_its_place(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = Path(write_source(tmp_path, [[1]]).uri) / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=f"{path} is not as unfused-ray prepare has written it"):
+        Manifest.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("sums", [None, {"count": "few"}, 3])
+def test_damaged_later_statistics_are_refused_with_their_place(tmp_path: Path, sums: object) -> None:
+    (shard,) = write_source(tmp_path, [[1]]).shards
+    file = tmp_path / "statistics-0a.json"
+    file.write_text(json.dumps({"front_end": "0a", "shards": {shard.sha256: sums}} if sums else {}))
+    with pytest.raises(ValueError, match=rf"(?s){file} is damaged .*: delete it: it is computed again"):
+        Manifest.load(str(tmp_path))
 
 
 def test_another_version_of_the_format_is_refused(tmp_path: Path) -> None:

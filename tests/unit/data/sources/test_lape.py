@@ -26,7 +26,7 @@ from support.terminal import Ended, text_of
 from unfused_ray.api import prepare
 from unfused_ray.audio.decode import decode, read_flac
 from unfused_ray.config import EvaluateConfig, LapeTaskCode, PrepareConfig
-from unfused_ray.data.parts.rejects import REJECTS
+from unfused_ray.data.parts.rejects import REJECTS, write_rejects
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.data.shards.ingest import check, describe
 from unfused_ray.data.sources.lape.disk import Entry
@@ -260,7 +260,9 @@ def test_a_list_most_of_whose_files_are_not_there_is_refused(
     shutil.copytree(root / folder.split("/")[0], tmp_path / folder.split("/")[0])
     shutil.rmtree(tmp_path / folder)
     (tmp_path / folder).mkdir()
-    with pytest.raises(FileNotFoundError, match=r"(64 of the 64|24 of the 24) files .* are missing \(.*, .*, .*, …\)"):
+    with pytest.raises(
+        FileNotFoundError, match=r"(64 of the 64|24 of the 24) files .* are missing \(.*, .*, .* and (61|21) more\)"
+    ):
         list_task(code, str(tmp_path))
 
 
@@ -317,6 +319,25 @@ def test_a_data_set_of_which_a_part_is_extracted_is_said_to_be_another_task(
         list_task("us8k", str(root))
         assert f"has {found} clips of {classes} classes" in caplog.text
         caplog.clear()
+
+
+@pytest.mark.parametrize(
+    ("code", "folder", "copies"),
+    [
+        ("vc", "VoxCeleb1", ("wav/id10001/v/\udce4.wav", "dev/wav/id10001/v/\udce4.wav")),
+        ("vf", "voxforge", ("de/anna-20081000-abc/wav/\udce4.wav", "de/anna-20081000-abc/flac/\udce4.flac")),
+    ],
+)
+def test_a_clip_that_is_there_twice_is_set_aside_even_if_its_name_is_not_utf8(
+    root: Path, tmp_path: Path, code: str, folder: str, copies: tuple[str, str]
+) -> None:
+    shutil.copytree(root / folder, tmp_path / folder)
+    for name in copies:
+        (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / name).touch()
+    rejects = list_task(code, str(tmp_path)).rejects
+    write_rejects(str(tmp_path / REJECTS), rejects)
+    assert "duplicate" in [reject.reason for reject in rejects if r"\udce4" in reject.key]
 
 
 @pytest.mark.parametrize("code", TASKS)

@@ -12,8 +12,7 @@ from unfused_ray import storage
 from unfused_ray.audio.formats import SUFFIXES
 from unfused_ray.data.parts.rejects import Reject
 from unfused_ray.data.sources.items import Listing
-
-_NAMED = 3
+from unfused_ray.data.sources.notes import first_of
 
 
 class Entry(NamedTuple):
@@ -73,7 +72,7 @@ class Disk:
         if missing := self.missing():
             raise FileNotFoundError(
                 f"{self.name} is incomplete in {self.root}: {len(missing)} of {len(self.requires)} files and folders "
-                f"of its publisher's layout are missing ({_first(missing)}). Get it from {self.origin}, extract "
+                f"of its publisher's layout are missing ({first_of(missing)}). Get it from {self.origin}, extract "
                 "its archives, and name the folder that holds the extracted files"
             )
 
@@ -125,7 +124,9 @@ class Disk:
         """Make the error that refuses a file of the data set which differs from the publisher's layout."""
         return ValueError(f"{self.uri(path)} is not as in {self.name}: {what}. Get it again from {self.origin}")
 
-    def listing(self, entries: Iterable[Entry], files: Mapping[str, str], named_by: str) -> Listing:
+    def listing(
+        self, entries: Iterable[Entry], files: Mapping[str, str], named_by: str, others: Iterable[Reject] = ()
+    ) -> Listing:
         """List the clips that have a file; set aside the others.
 
         An entry without a file is set aside as missing, an entry that was named before as a duplicate, and a file that
@@ -135,6 +136,7 @@ class Disk:
             entries: the task's clips.
             files: URIs of the files on the disk, by path.
             named_by: name, in messages, of the list that names the clips.
+            others: files that were set aside before.
 
         Raises:
             FileNotFoundError: more than half of the entries' files are missing.
@@ -156,19 +158,15 @@ class Disk:
         if len(missing) > len(rows):
             raise FileNotFoundError(
                 f"{self.name} is incomplete in {self.root}: {len(missing):,} of the {len(missing) + len(rows):,} files "
-                f"that {named_by} names are missing ({_first(missing)}). Get it from {self.origin}"
+                f"that {named_by} names are missing ({first_of(missing)}). Get it from {self.origin}"
             )
         rejects += [Reject(path, "missing", f"{named_by} names it, and it is not there") for path in missing]
         unlisted = sorted(files.keys() - named)
         rejects += [Reject(path, "unlisted", f"{files[path]} is not named by {named_by}") for path in unlisted]
-        return Listing.from_rows(rows, rejects)
+        return Listing.from_rows(rows, [*rejects, *others])
 
 
 def _row(entry: Entry, uri: str) -> dict[str, Any]:
     place = {} if entry.seconds is None else {"start": entry.start, "seconds": entry.seconds}
     labels = {"labels": [entry.label], "split": entry.split, "group": entry.group}
     return {"key": entry.key, "uri": uri, **labels, **place}
-
-
-def _first(paths: Sequence[str]) -> str:
-    return ", ".join(paths[:_NAMED]) + (", …" if len(paths) > _NAMED else "")

@@ -39,8 +39,7 @@ def clips(disk: Disk) -> Listing:
             again.append(Reject(found, "duplicate", f"{files[path]} is the same clip"))
         else:
             files[path] = uri
-    listing = disk.listing(entries, files, LIST)
-    return Listing(listing.items, (*listing.rejects, *again))
+    return disk.listing(entries, files, LIST, again)
 
 
 TASK = LapeTask(

@@ -42,8 +42,7 @@ def clips(disk: Disk) -> Listing:
             files |= {path: found[path] for path in paths.values()}
             group = f"{language}/{submission}"
             entries += [Entry(path, language, splits[submission], group) for path in paths.values()]
-    listing = disk.listing(entries, files, FOLDER)
-    return Listing(listing.items, (*listing.rejects, *again))
+    return disk.listing(entries, files, FOLDER, again)
 
 
 TASK = LapeTask(
