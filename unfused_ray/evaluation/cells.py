@@ -110,10 +110,9 @@ def read(output: str, task: Task, system: System, protocol: Protocol) -> Cell | 
 
     A cell with damaged clips is not read, because the cause, such as a missing file, may be gone.
     """
-    path = storage.join(output, task.name, file_name(system.name))
-    if not storage.exists(path):
+    if not is_stored(output, task, system):
         return None
-    written = storage.read_json(path)
+    written = storage.read_json(_path(output, task, system))
     if written["key"] != _key(task, system, protocol) or written["damaged"]:
         return None
     return Cell.of(written["seeds"], task, damaged=0)
@@ -150,8 +149,12 @@ def write(output: str, task: Task, system: System, protocol: Protocol, cell: Cel
         "damaged": cell.damaged,
         "seeds": cell.results,
     }
-    path = storage.join(output, task.name, file_name(system.name))
-    storage.write_json(path, content, FORMAT_VERSION)
+    storage.write_json(_path(output, task, system), content, FORMAT_VERSION)
+
+
+def is_stored(output: str, task: Task, system: System) -> bool:
+    """Return True if an output folder holds a cell of a system and a task, even one that has to be computed again."""
+    return storage.exists(_path(output, task, system))
 
 
 def file_stem(system: str) -> str:
@@ -162,6 +165,10 @@ def file_stem(system: str) -> str:
 def file_name(system: str) -> str:
     """Return the name of a cell's file in the folder of its task."""
     return f"{file_stem(system)}.json"
+
+
+def _path(output: str, task: Task, system: System) -> str:
+    return storage.join(output, task.name, file_name(system.name))
 
 
 def _hear(task: Task, vectors_ND: np.ndarray, num_heard: int) -> Heard:
