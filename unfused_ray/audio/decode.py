@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from typing import IO
 
@@ -32,6 +33,16 @@ _CANCELLED = 0.1  # relative to the power of the mean of unrelated channels: two
 _QUIETER = 0.25  # relative to the loudest channel's power: 6 dB
 _WINDOW_SECONDS = 1.0  # length of the parts in which cancelling channels are looked for
 _SHORT = 0.98  # share of the requested length
+_SEARCHED = 1 << 16  # samples
+# Sync words of compressed audio in 16-bit samples, in both byte orders. Four bytes alone may be PCM, such as a square
+# wave of 32766 and -32767: those of DTS are followed by the bits of a frame of full length, in 16 bits a word or 14.
+_BURSTS = {
+    "DTS": (
+        *(rb"\x7f\xfe\x80\x01[\xfc-\xff]", rb"\xfe\x7f\x01\x80.[\xfc-\xff]"),
+        *(rb"\x1f\xff\xe8\x00\x07[\xf0-\xff]", rb"\xff\x1f\x00\xe8[\xf0-\xff]\x07"),
+    ),
+    "AC-3, DTS or other bursts of IEC 61937": (rb"\xf8\x72\x4e\x1f", rb"\x72\xf8\x1f\x4e"),
+}
 
 
 def _ignore(reason: WarningReason, detail: str) -> None:
@@ -69,7 +80,7 @@ def decode(
     """
     pending = np.empty(0, np.int16)
     decoded = False
-    blocks = _checked(reader.read(Window(source), start, warn))
+    blocks = _refuse_bursts(_checked(reader.read(Window(source), start, warn)))
     if seconds is not None:
         blocks = _first(blocks, seconds, warn)
     for pcm in _resampled(_mixed(_in_scale(blocks, warn), warn), sample_rate):
@@ -162,6 +173,24 @@ def _checked(blocks: Iterator[Block]) -> Iterator[Block]:
             raise AudioError("too long", f"it is longer than {_MAX_HOURS} hours")
         if not (wave.min() >= -_LARGEST and wave.max() <= _LARGEST):  # also False for NaN
             raise AudioError("not finite", f"NaN, infinite, or larger than {_LARGEST:g} times full scale")
+        yield Block(wave, rate)
+
+
+def _refuse_bursts(blocks: Iterator[Block]) -> Iterator[Block]:
+    """Refuse compressed audio whose header says PCM, as on CDs of DTS: its samples are noise.
+
+    It is told by sync words at equal distances near the beginning.
+    """
+    for number, (wave, rate) in enumerate(blocks):
+        if number == 0:
+            data = (
+                np.clip(np.rint(wave[:_SEARCHED] * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1).astype("<i2").tobytes()
+            )
+            for name, pattern in ((name, pattern) for name, patterns in _BURSTS.items() for pattern in patterns):
+                places = [found.start() for found in re.finditer(pattern, data, re.DOTALL)]
+                if len(places) > 1 and len(distances := set(np.diff(places).tolist())) == 1:
+                    found = f"its samples are {name}, not PCM: a sync word every {distances.pop()} bytes"
+                    raise AudioError("wrong format", f"{found}. Decode it first, as by ffmpeg")
         yield Block(wave, rate)
 
 
