@@ -130,8 +130,8 @@ class Outcome:
     """True if the job's result equals that of an undisturbed one."""
     lost: int | None = None
     """Number of steps trained twice; None where nothing is trained."""
-    within_bound: bool = True
-    """True if none of these steps lies before the newest checkpoint."""
+    within_bound: bool | None = True
+    """True if none of these steps lies before the newest checkpoint; None if that could not be measured."""
     code: int | None = None
     """Exit code of the driver; None if it did not end."""
 

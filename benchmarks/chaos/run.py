@@ -35,7 +35,8 @@ from unfused_ray.sweeps.trial import read_records
 
 
 def main() -> None:
-    """Disturb, compare and report; exit with code 1 if a result differs or more steps were lost than allowed."""
+    """Disturb, compare and report; exit with code 1 if a result differs, or more steps were lost than allowed or
+    than could be measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", nargs="+", choices=_CASES, default=list(_CASES))
     parser.add_argument("--rounds", type=int, default=2, help="how often each fault is done in a run")
@@ -165,7 +166,9 @@ def _report(outcomes: Sequence[Outcome], output: Path) -> None:
         own = [one for one in outcomes if (one.job, one.fault) == (job, fault)]
         lost = [one.lost for one in own if one.lost is not None]
         seconds = ", ".join(f"{one.seconds:.0f}" for one in own)
-        steps = ", ".join(map(str, lost)) + ("" if all(one.within_bound for one in own) else ": TOO MANY")
+        steps = ", ".join(map(str, lost))
+        steps += ": TOO MANY" if any(one.within_bound is False for one in own) else ""
+        steps += ": NOT MEASURED" if any(one.within_bound is None for one in own) else ""
         codes = ", ".join(str(one.code) for one in own if one.code is not None)
         equal = "yes" if all(one.equal for one in own) else "NO"
         table.add_row(job, fault, str(len(own)), seconds, steps, equal, codes)

@@ -129,8 +129,9 @@ def _lost(reports: Sequence[tuple[float, int]], injected: Injected, resumed: str
     return max(0, (told[-1] if told else 0) - Position.of(resumed).steps(steps_per_epoch))
 
 
-def _within_bound(log: Path, injected: Injected, before: str, recovered: float) -> bool:
-    """Return True if no training or worker group that began after the fault began before the newest checkpoint.
+def _within_bound(log: Path, injected: Injected, before: str, recovered: float) -> bool | None:
+    """Return True if no training or worker group that began after the fault began before the newest checkpoint; None if
+    no beginning is recorded.
 
     The driver's records of a beginning tell it; MLflow does not, because repeated steps are not sent again.
     """
@@ -141,4 +142,4 @@ def _within_bound(log: Path, injected: Injected, before: str, recovered: float) 
         if record["message"] == RunProgress.phase
         if injected.at < datetime.fromisoformat(record["time"]).timestamp() <= recovered
     ]
-    return all(position >= Position.of(before) for position in began)
+    return all(position >= Position.of(before) for position in began) if began else None

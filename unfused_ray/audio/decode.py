@@ -32,6 +32,19 @@ _CANCELLED = 0.1  # relative to the power of the mean of unrelated channels: two
 _QUIETER = 0.25  # relative to the loudest channel's power: 6 dB
 _WINDOW_SECONDS = 1.0  # length of the parts in which cancelling channels are looked for
 _SHORT = 0.98  # share of the requested length
+_SEARCHED = 1 << 16  # samples
+# First two words of frames of compressed audio in 16-bit samples, in both byte orders, and what a third is if masked.
+# Two words alone may be PCM, such as a square wave of 32766 and -32767: those of DTS are followed by the bits of a full
+# frame, in 16 bits a word or 14.
+_BURSTS = {
+    "DTS": (
+        (0xFE7F, 0x0180, 0x00FC, 0x00FC),
+        (0x7FFE, 0x8001, 0xFC00, 0xFC00),
+        (0xFF1F, 0x00E8, 0xF0FF, 0xF007),
+        (0x1FFF, 0xE800, 0xFFF0, 0x07F0),
+    ),
+    "AC-3, DTS or other bursts of IEC 61937": ((0x72F8, 0x1F4E, 0, 0), (0xF872, 0x4E1F, 0, 0)),
+}
 
 
 def decode(
@@ -65,7 +78,7 @@ def decode(
     """
     pending = np.empty(0, np.int16)
     decoded = False
-    blocks = _checked(reader.read(Window(source), start, warn))
+    blocks = _refuse_bursts(_checked(reader.read(Window(source), start, warn)))
     if seconds is not None:
         blocks = _first(blocks, seconds, warn)
     for pcm in _resampled(_mixed(_in_scale(blocks, warn), warn), sample_rate):
@@ -158,6 +171,24 @@ def _checked(blocks: Iterator[Block]) -> Iterator[Block]:
             raise AudioError("too long", f"it is longer than {_MAX_HOURS} hours")
         if not (wave.min() >= -_LARGEST and wave.max() <= _LARGEST):  # also False for NaN
             raise AudioError("not finite", f"NaN, infinite, or larger than {_LARGEST:g} times full scale")
+        yield Block(wave, rate)
+
+
+def _refuse_bursts(blocks: Iterator[Block]) -> Iterator[Block]:
+    """Refuse compressed audio whose header says PCM, as on CDs of DTS: its samples are noise.
+
+    It is told by sync words at equal distances near the beginning.
+    """
+    for number, (wave, rate) in enumerate(blocks):
+        if number == 0:
+            samples = np.clip(np.rint(wave[:_SEARCHED] * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1)
+            words = samples.astype(np.int16).view(np.uint16).reshape(-1)
+            for name, (first, second, mask, third) in ((name, one) for name, many in _BURSTS.items() for one in many):
+                begins = (words[:-2] == first) & (words[1:-1] == second) & (words[2:] & mask == third)
+                distances = set(np.diff(np.flatnonzero(begins)).tolist())
+                if len(distances) == 1:
+                    found = f"its samples are {name}, not PCM: a sync word every {2 * distances.pop()} bytes"
+                    raise AudioError("wrong format", f"{found}. Decode it first, as by ffmpeg")
         yield Block(wave, rate)
 
 

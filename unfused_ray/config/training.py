@@ -95,6 +95,12 @@ class RuntimeConfig(Config):
     """Seconds of training that a worker reads ahead if these are more blocks than prefetch_blocks, up to 256 blocks. A
     fast GPU then does not wait while Ray Data begins its next execution, which takes up to 0.3 s."""
 
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Fields that have no effect."""
+        alone = "with num_workers=1, which sends no gradients, and would only round them"
+        return {"compress_gradients": alone} if self.num_workers == 1 else {}
+
     # No validator: the record of a run that failed because of it must stay readable.
     @property
     def shares_gpus(self) -> bool:

@@ -84,8 +84,6 @@ def _write(output: str) -> str:
     """Write, read and delete an object beside ``output``, which is not made, or in it if it is a whole bucket; return
     the reason for a failure, or ''."""
     folder = storage.parent(output)
-    if storage.is_local(folder) and not storage.is_local(output):  # what is left of s3://bucket is no URI
-        folder = output
     while storage.is_local(folder) and not storage.exists(folder):
         folder = storage.parent(folder)
     name = f".doctor-{uuid.uuid4().hex}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Self, get_args
 
 import numpy as np
@@ -30,7 +31,9 @@ class Cell:
     scores: dict[Measure, np.ndarray]
     """(S, T) float64, 0 to 1, scores of the tested clips in the order of their clip_ids, by measure."""
     validation: dict[Measure, np.ndarray]
-    """(S, V) float64 scores of the validation clips, of all folds one after another."""
+    """(S, V) float64 scores of the validation clips that no network found damaged, of all folds one after another."""
+    validation_clips: np.ndarray
+    """(V,) int64 numbers that tell the validation clips of all folds apart."""
     validation_groups: np.ndarray
     """(V,) str, groups of the validation clips."""
     weights: np.ndarray
@@ -46,6 +49,7 @@ class Cell:
         """Make the cell of these results on a task."""
         num_seeds = len(results) // len(task.rounds)
         by_round = [results[first : first + num_seeds] for first in range(0, len(results), num_seeds)]
+        clips = [[np.array(result["validation"]["clips"], np.int64) for result in of_round] for of_round in by_round]
         scores: dict[Measure, np.ndarray] = {}
         validation: dict[Measure, np.ndarray] = {}
         for measure in MEASURES:
@@ -53,21 +57,27 @@ class Cell:
             for round_, of_round in zip(task.rounds, by_round, strict=True):
                 scores_SN[:, round_.splits == "test"] = [result["scores"][measure] for result in of_round]
             scores[measure] = scores_SN[:, task.tested]
-            held = [[result["validation"]["scores"][measure] for result in of_round] for of_round in by_round]
-            validation[measure] = np.concatenate(held, axis=1)
-        clips_V = np.concatenate([of_round[0]["validation"]["clips"] for of_round in by_round]).astype(np.int64)
-        return cls(scores, validation, task.groups[clips_V], task.test_weights, results, damaged)
+            held = [[np.array([r["validation"]["scores"][measure]]) for r in of_round] for of_round in by_round]
+            validation[measure] = np.hstack([_stacked(*of_round) for of_round in zip(clips, held, strict=True)])
+        kept = [_common(of_round) for of_round in clips]
+        groups_V = task.groups[np.concatenate(kept)]
+        clips_V = np.concatenate([each + number * len(task.splits) for number, each in enumerate(kept)])
+        return cls(scores, validation, clips_V, groups_V, task.test_weights, results, damaged)
 
     @classmethod
     def joined(cls, cells: Sequence[Cell]) -> Cell:
         """Join several systems' cells on a task, which then count as the seeds of one system."""
-        scores, validation = (
-            {measure: np.concatenate([getattr(cell, name)[measure] for cell in cells]) for measure in MEASURES}
-            for name in ("scores", "validation")
+        clips = [cell.validation_clips for cell in cells]
+        clips_V = _common(clips)
+        return cls(
+            scores={measure: np.concatenate([cell.scores[measure] for cell in cells]) for measure in MEASURES},
+            validation={measure: _stacked(clips, [cell.validation[measure] for cell in cells]) for measure in MEASURES},
+            validation_clips=clips_V,
+            validation_groups=cells[0].validation_groups[np.isin(clips[0], clips_V)],
+            weights=cells[0].weights,
+            results=[result for cell in cells for result in cell.results],
+            damaged=max(cell.damaged for cell in cells),
         )
-        results = [result for cell in cells for result in cell.results]
-        damaged = max(cell.damaged for cell in cells)
-        return cls(scores, validation, cells[0].validation_groups, cells[0].weights, results, damaged)
 
     @property
     def num_networks(self) -> int:
@@ -110,10 +120,9 @@ def read(output: str, task: Task, system: System, protocol: Protocol) -> Cell | 
 
     A cell with damaged clips is not read, because the cause, such as a missing file, may be gone.
     """
-    path = storage.join(output, task.name, file_name(system.name))
-    if not storage.exists(path):
+    if not is_stored(output, task, system):
         return None
-    written = storage.read_json(path)
+    written = storage.read_json(_path(output, task.name, system.name))
     if written["key"] != _key(task, system, protocol) or written["damaged"]:
         return None
     return Cell.of(written["seeds"], task, damaged=0)
@@ -150,8 +159,12 @@ def write(output: str, task: Task, system: System, protocol: Protocol, cell: Cel
         "damaged": cell.damaged,
         "seeds": cell.results,
     }
-    path = storage.join(output, task.name, file_name(system.name))
-    storage.write_json(path, content, FORMAT_VERSION)
+    storage.write_json(_path(output, task.name, system.name), content, FORMAT_VERSION)
+
+
+def is_stored(output: str, task: Task, system: System) -> bool:
+    """Return True if an output folder holds a cell of a system and a task, even one that has to be computed again."""
+    return storage.exists(_path(output, task.name, system.name))
 
 
 def file_stem(system: str) -> str:
@@ -171,7 +184,28 @@ def read_content(output: str, task: str, system: str) -> dict[str, Any]:
         FileNotFoundError: there is no such cell.
         ValueError: it is damaged, or of another version.
     """
-    return storage.read_json(storage.join(output, task, file_name(system)), FORMAT_VERSION, "evaluate again")
+    return storage.read_json(_path(output, task, system), FORMAT_VERSION, "evaluate again")
+
+
+def _common(clips: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the clips that are in all of some lists, in the order of the first."""
+    return reduce(lambda kept, others: kept[np.isin(kept, others)], clips)
+
+
+def _stacked(clips: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack scores of shape (networks, clips), each for clips of its own, for the clips that all of them have."""
+    orders = [np.argsort(each) for each in clips]
+    kept = _common(clips)
+    return np.concatenate(
+        [
+            each[:, order[np.searchsorted(own, kept, sorter=order)]]
+            for own, order, each in zip(clips, orders, scores, strict=True)
+        ]
+    )
+
+
+def _path(output: str, task: str, system: str) -> str:
+    return storage.join(output, task, file_name(system))
 
 
 def _hear(task: Task, vectors_ND: np.ndarray, num_heard: int) -> Heard:

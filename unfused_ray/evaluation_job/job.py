@@ -28,7 +28,7 @@ from unfused_ray.evaluation.systems import (
     TrainedModel,
     encoders_of,
 )
-from unfused_ray.evaluation.table import FORMAT_VERSION, RECORD, EvaluationTable
+from unfused_ray.evaluation.table import FORMAT_VERSION, MARKDOWN, RECORD, TABLE, EvaluationTable
 from unfused_ray.evaluation.tasks import Task, role
 from unfused_ray.evaluation_job.plan import EvaluationPlan
 from unfused_ray.figures import cell, nearest
@@ -59,9 +59,11 @@ def run(plan: EvaluationPlan) -> EvaluationTable:
         ValueError, OSError: a task or a model cannot be read, or a process was ended from outside.
     """
     output = plan.output
-    storage.write_bytes(storage.join(output, FILE), plan.protocol.text)
-    read = partial(cells.read, output, protocol=plan.protocol)
-    found = fill_all(plan, plan.tasks, read, partial(fill, output, plan.protocol, plan.cache))
+    protocol = storage.join(output, FILE)
+    if storage.exists(protocol) and storage.read_bytes(protocol) != plan.protocol.text:
+        _delete_table(output)
+    storage.write_bytes(protocol, plan.protocol.text)
+    found = fill_all(plan, plan.tasks, partial(_read, plan), partial(fill, output, plan.protocol, plan.cache))
     scored = plan.protocol, plan.tasks, plan.systems, found, plan.reference
     table = EvaluationTable.of(*scored, _near_copies(plan))
     table.save(output)
@@ -80,6 +82,20 @@ def run(plan: EvaluationPlan) -> EvaluationTable:
     }
     storage.write_json(storage.join(output, RECORD), record, FORMAT_VERSION)
     return table
+
+
+def _read(plan: EvaluationPlan, task: Task, system: System) -> Cell | None:
+    """Read a stored cell; None if it is missing. If it must be computed again, the table that shows it is deleted."""
+    found = cells.read(plan.output, task, system, plan.protocol)
+    if found is None and cells.is_stored(plan.output, task, system):
+        _delete_table(plan.output)
+    return found
+
+
+def _delete_table(output: str) -> None:
+    """Delete a table before its cells or its protocol are replaced: the job may be interrupted before the next one."""
+    for name in (TABLE, MARKDOWN, RECORD, PICTURE, WATCHED):
+        storage.delete(storage.join(output, name))
 
 
 def fill_all(

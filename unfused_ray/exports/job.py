@@ -112,6 +112,7 @@ def run(plan: ExportPlan) -> ExportResult:
     network = portable(plan.encoder)
     make = {"onnx": forms.make_onnx, "hub": forms.make_hub, "torch": forms.make_torch}[plan.config.to]
     files, checks = make(plan, network, waves)
+    assert files.keys() == set(forms.file_names(plan.config))  # check has looked for these in the folder
     sizes = {name: len(data) for name, data in files.items()}
     record = {
         "to": plan.config.to,

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import io
+import logging
+import re
 import textwrap
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Set
+from functools import cache
 from unicodedata import east_asian_width
 
 import matplotlib as mpl
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.ft2font import FT2Font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 
@@ -21,6 +28,12 @@ _TITLE_POINTS = 13
 _MOST_LETTERS = 60
 """Longest name of a row, a class or a run that a picture has room for."""
 _DPI = 110
+_MOST_SHOWN = 20
+"""Largest number of characters that a warning lists."""
+_IS_STAND_IN = re.compile(r"\.?Last ?Resort")
+"""Fonts that draw every character as a box."""
+
+logger = logging.getLogger(__name__)
 
 
 def new_figure(title: str, width: float, height: float) -> Figure:
@@ -68,9 +81,17 @@ def style(axis: Axes) -> None:
 
 
 def save(figure: Figure, uri: str) -> str:
-    """Write a figure as PNG; return ``uri``."""
+    """Write a figure as PNG; return ``uri``. Characters that the usual font lacks are drawn in others, if installed."""
     picture = io.BytesIO()
-    _without_math(figure).savefig(picture, format="png", dpi=_DPI)
+    texts = _without_math(figure).findobj(Text)
+    usual = font_manager.get_font(font_manager.findfont(FontProperties()))
+    letters = {letter for text in texts for letter in text.get_text() if not letter.isspace()}
+    families = _families_with(frozenset(letters - _of_font(usual, letters)))
+    for text in texts if families else ():
+        text.set_fontfamily([*text.get_fontfamily(), *families])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # one line for all of them is logged
+        figure.savefig(picture, format="png", dpi=_DPI)
     storage.write_bytes(uri, picture.getvalue())
     return uri
 
@@ -82,6 +103,25 @@ def to_svg(figure: Figure) -> bytes:
     with mpl.rc_context({"svg.hashsalt": "unfused-ray", "svg.fonttype": "none", "font.family": "sans-serif"}):
         _without_math(figure).savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     return buffer.getvalue()
+
+
+@cache
+def _families_with(missing: frozenset[str]) -> tuple[str, ...]:
+    """Return installed families that have these characters together; warn of those that none has."""
+    found = []
+    fonts = {font.name: font.fname for font in font_manager.fontManager.ttflist if font.style == "normal"}
+    for name in sorted(fonts, key=lambda name: ("Sans" not in name, name)) if missing else ():
+        if not _IS_STAND_IN.match(name) and (has := _of_font(font_manager.get_font(fonts[name]), missing)):
+            found.append(name)
+            missing -= has
+    if missing:
+        shown = " ".join(sorted(missing)[:_MOST_SHOWN])
+        logger.warning("no installed font has %s: pictures show boxes there. Install one, such as Noto Sans", shown)
+    return tuple(found)
+
+
+def _of_font(font: FT2Font, letters: Set[str]) -> frozenset[str]:
+    return frozenset(letter for letter in letters if font.get_char_index(ord(letter)))
 
 
 def _without_math(figure: Figure) -> Figure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -143,8 +144,12 @@ def _differences(kind: str, chapters: Sequence[Chapter]) -> Section:
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Return the names, numbered if several runs share one."""
-    return [
-        f"{name} ({names[: place + 1].count(name)})" if names.count(name) > 1 else name
-        for place, name in enumerate(names)
-    ]
+    """Return the names, numbered if several runs share one, by numbers that no other name ends in."""
+    taken = set(names)
+
+    def numbered(name: str) -> str:
+        found = next(each for n in itertools.count(1) if (each := f"{name} ({n})") not in taken)
+        taken.add(found)
+        return found
+
+    return [numbered(name) if names.count(name) > 1 else name for name in names]

@@ -45,10 +45,11 @@ def name(uri: str) -> str:
 
 
 def parent(uri: str) -> str:
-    """Return the folder that holds ``uri``, with the same options; the root folder for the root itself."""
+    """Return the folder that holds ``uri``, with the same options; a root folder, or a bucket, for itself."""
     base, query = split_options(uri)
-    folder = base.rstrip("/").rpartition("/")[0]
-    return "/" if not folder and base.startswith("/") else folder + query
+    root = re.match(r"\w+://[^/]+|/?", base)
+    assert root is not None  # it may be empty
+    return max(base.rstrip("/").rpartition("/")[0], root.group(), key=len) + query
 
 
 def relative(uri: str, folder: str) -> str:

@@ -32,6 +32,8 @@ CONFIG = "config.json"
 """Artefact with the full configuration."""
 MAX_TAG = 5000
 """Largest number of characters in a tag."""
+MAX_PARAM = 6000
+"""Largest number of characters in the value of a parameter, MLflow's limit."""
 MAX_NAME = 250
 """Largest number of characters in the name of a metric or a run, MLflow's limit."""
 

@@ -12,21 +12,25 @@ PREFIX = "unfused_ray_"
 
 
 class Gauges:
-    """Gauges of one run, labelled with its name.
+    """Gauges of one run, labelled with its name and the metric's.
+
+    Prometheus takes only letters, digits and ``_``, so metrics such as ``watch/my-task`` and ``watch/my_task`` share a
+    gauge; the label ``metric`` tells them apart.
 
     Args:
         run: name of the run.
     """
 
     def __init__(self, run: str) -> None:
-        self._labels = {"run": run}
+        self._run = run
         self._gauges: dict[str, Gauge] = {}
 
     def set(self, metrics: Mapping[str, float]) -> None:
         """Replace the values of these metrics, and keep those of others; ``epoch/loss`` is
         ``unfused_ray_epoch_loss``."""
         for name, value in metrics.items():
-            if name not in self._gauges:
-                metric = PREFIX + re.sub(r"[^a-zA-Z0-9_]", "_", name)
-                self._gauges[name] = Gauge(metric, "Newest value of a metric of a run", tag_keys=tuple(self._labels))
-            self._gauges[name].set(value, tags=self._labels)
+            gauge = PREFIX + re.sub(r"[^a-zA-Z0-9_]", "_", name)
+            labels = {"run": self._run, "metric": name}
+            if gauge not in self._gauges:
+                self._gauges[gauge] = Gauge(gauge, "Newest value of a metric of a run", tag_keys=tuple(labels))
+            self._gauges[gauge].set(value, tags=labels)

@@ -21,6 +21,7 @@ from unfused_ray import storage
 from unfused_ray.tracking.mlflow import (
     CONFIG,
     MAX_NAME,
+    MAX_PARAM,
     MAX_TAG,
     RUN_TAG,
     TAGS,
@@ -257,7 +258,8 @@ class Tracker:
             experiment = found.experiment_id if found else client.create_experiment(this.experiment, place)
             run = client.create_run(experiment, run_name=this.name[:MAX_NAME], tags={RUN_TAG: this.id})
         mlflow_run: str = run.info.run_id
-        params = [Param(key, str(value)[:6000]) for key, value in this.params.items() if key not in run.data.params]
+        new = {key: value for key, value in this.params.items() if key not in run.data.params}
+        params = [Param(key, str(value)[:MAX_PARAM]) for key, value in new.items()]
         for first in range(0, len(params), MAX_PARAMS):
             client.log_batch(mlflow_run, params=params[first : first + MAX_PARAMS])
         client.log_batch(mlflow_run, tags=[RunTag(key, value[:MAX_TAG]) for key, value in this.tags.items()])

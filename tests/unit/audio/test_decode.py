@@ -8,6 +8,7 @@ import io
 import struct
 import tracemalloc
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -226,6 +227,59 @@ def test_bad_audio_has_a_reason():
 def test_a_file_that_stands_for_another_says_so(data: bytes, detail: str):
     with pytest.raises(AudioError, match=detail):
         decoded(data)
+
+
+def bursts(sync: bytes, distance: int, count: int, step: int = 0) -> np.ndarray:
+    """Return (samples, 2) int16: words of noise after each of some sync words."""
+    rng = np.random.default_rng(0)
+    parts = [sync + rng.bytes(distance + place * step - len(sync)) for place in range(count)]
+    return np.frombuffer(b"".join(parts), "<i2").reshape(-1, 2)
+
+
+SYNCS = {
+    "DTS": ("7ffe8001fc3c", "fe7f01803cfc", "1fffe80007f1", "ff1f00e8f107"),
+    "IEC 61937": ("f8724e1f0001", "72f81f4e0100"),
+}
+
+
+@pytest.mark.parametrize(("name", "sync"), [(name, sync) for name, syncs in SYNCS.items() for sync in syncs])
+@pytest.mark.parametrize(("kind", "subtype"), [("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("AIFF", "PCM_24")])
+def test_compressed_audio_that_is_declared_as_pcm_is_not_decoded_to_noise(
+    name: str, sync: str, kind: str, subtype: str
+):
+    for start in (0.0, 0.5):
+        data = encoded(bursts(bytes.fromhex(sync), 2048, 150), 44_100, kind, subtype)
+        with pytest.raises(AudioError, match=rf"{name}.*, not PCM: a sync word every 2048 bytes") as raised:
+            list(decode(io.BytesIO(data), RATE, RATE, start))
+        assert raised.value.reason == "wrong format"
+
+
+def test_ac3_for_a_receiver_is_known_in_a_wav():
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="spdif") as container:
+        stream = container.add_stream("ac3", rate=48_000, layout="stereo")
+        for _ in range(8):
+            frame = av.AudioFrame.from_ndarray(np.zeros((2, 1536), np.float32), "fltp", "stereo")
+            frame.sample_rate = 48_000
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    samples = np.frombuffer(buffer.getvalue(), "<i2").reshape(-1, 2)
+    with pytest.raises(AudioError, match="IEC 61937"):
+        decoded(encoded(samples, 48_000))
+
+
+@pytest.mark.parametrize("sync", [sync for syncs in SYNCS.values() for sync in syncs])
+def test_pcm_that_holds_a_sync_word_is_pcm(sync: str):
+    once = bursts(bytes.fromhex(sync), 40_000, 1)
+    irregular = bursts(bytes.fromhex(sync), 2048, 5, step=4)
+    for samples in (once.reshape(-1), irregular.reshape(-1)):
+        np.testing.assert_array_equal(decoded(encoded(samples, RATE)), samples)
+
+
+@pytest.mark.parametrize("levels", [(32766, -32767), (-32767, 32766), (8191, -6144)])
+def test_a_square_wave_between_the_halves_of_a_sync_word_is_pcm(levels: tuple[int, int]):
+    wave = np.tile(np.repeat(np.array(levels, np.int16), 40), 100)
+    np.testing.assert_array_equal(decoded(encoded(wave, RATE)), wave)
 
 
 def test_a_header_that_promises_hours_is_not_believed():

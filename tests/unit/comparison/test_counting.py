@@ -45,7 +45,15 @@ def cell(validation: float, test: float = 0.5, linear: float | None = None, num_
         values = {"linear": mean if linear is None else linear}
         return {measure: scores(values.get(measure, mean), num_clips) for measure in MEASURES}
 
-    return Cell(by_measure(test, NUM_TEST), by_measure(validation, NUM_VALID), GROUPS, np.ones(NUM_TEST), [], 0)
+    return Cell(
+        by_measure(test, NUM_TEST),
+        by_measure(validation, NUM_VALID),
+        np.arange(NUM_VALID),
+        GROUPS,
+        np.ones(NUM_TEST),
+        [],
+        0,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +120,7 @@ def test_test_clips_play_no_part(tasks: list[Task]) -> None:
         (row, task): Cell(
             {measure: np.full((1, NUM_TEST), 0.1 if row == RANDOM else 1.0) for measure in MEASURES},
             each.validation,
+            each.validation_clips,
             each.validation_groups,
             each.weights,
             [],

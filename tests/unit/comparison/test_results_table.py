@@ -543,6 +543,7 @@ def test_seeds_of_a_row_are_one_cell_whose_accuracy_is_their_mean() -> None:
         Cell(
             {measure: share * rng.random((1, 20)) for measure in MEASURES},
             {measure: np.full((1, 3), share) for measure in MEASURES},
+            np.arange(3),
             groups,
             np.ones(20),
             [{"seed": share}],
@@ -559,6 +560,29 @@ def test_seeds_of_a_row_are_one_cell_whose_accuracy_is_their_mean() -> None:
     assert cell.validation_groups.tolist() == groups.tolist()
     assert cell.results == [{"seed": 0.2}, {"seed": 0.9}]
     assert cell.damaged == 9
+
+
+def test_seeds_are_joined_by_the_validation_clips_that_none_of_them_found_damaged() -> None:
+    """numpy could not concatenate them; folds of other clips come in another order."""
+    groups = np.array(list("abcde"))
+    clips = [np.array([4, 0, 3, 1]), np.array([0, 1, 2, 3, 4]), np.array([1, 3, 4])]
+    seeds = [
+        Cell(
+            {measure: np.zeros((1, 2)) for measure in MEASURES},
+            dict.fromkeys(MEASURES, (each + 10.0 * number)[None]),
+            each,
+            groups[each],
+            np.ones(2),
+            [],
+            5 - len(each),
+        )
+        for number, each in enumerate(clips)
+    ]
+    cell = Cell.joined(seeds)
+    assert cell.validation_groups.tolist() == ["e", "d", "b"]
+    for measure in MEASURES:
+        assert cell.validation[measure].tolist() == [[4, 3, 1], [14, 13, 11], [24, 23, 21]]
+    assert Cell.joined([cell, seeds[2]]).validation_clips.tolist() == [4, 3, 1]
 
 
 def test_the_papers_numbers_are_all_printed_under_a_heading_of_their_own() -> None:

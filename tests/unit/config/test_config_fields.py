@@ -101,6 +101,12 @@ def test_every_number_has_a_bound() -> None:
         ("embed", "default", ["--hop-seconds", "1"], "hop_seconds=1 has no effect"),
         ("evaluate", "default", ["--random-seeds", "-1"], "random_seeds=-1"),
         ("pretrain", "tiny", ["--optimizer.momentum", "0.5"], "optimizer.momentum=0.5 has no effect with name=adamw"),
+        (
+            "pretrain",
+            "tiny",
+            ["--runtime.compress-gradients"],
+            "compress_gradients=True has no effect with num_workers=1",
+        ),
         ("pretrain", "tiny", ["--watch.every", "2"], "watch.every=2 has no effect without watch.data"),
         ("distill", "tiny", ["--fork", "a", "--init-from", "b"], "init_from=b has no effect with fork=a"),
         ("distill", "tiny", ["--labels.origin", "random", "--teacher", "x"], "teacher=x has no effect with labels."),

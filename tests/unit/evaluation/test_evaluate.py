@@ -448,6 +448,33 @@ def test_another_protocol_other_clips_and_other_weights_compute_cells_again(tmp_
     assert len(probed) == 7
 
 
+@pytest.mark.parametrize("changed", ["protocol", "weights", "nothing"])
+def test_an_interrupted_evaluation_leaves_no_table_of_other_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    """The folder showed the table of the old protocol beside the new protocol.toml."""
+    world, out = World.write(tmp_path / "world"), tmp_path / "out"
+    fields = {"tasks": (str(world.folder / "bare"),), "models": (f"{world.folder}/teacher",), "random_seeds": 0}
+    world.run(out, **fields)
+    of_table = {"table.md", "table.json", "table.png", "evaluation.json"}
+    assert of_table <= {path.name for path in out.iterdir()}
+    if changed == "protocol":
+        (world.folder / "protocol.toml").write_text(PROTOCOL.replace("[0.01, 1.0]", "[0.1]"))
+    elif changed == "weights":
+        write_encoder(world.folder / "teacher" / "encoder", "fc2", seed=9)
+    else:  # a further row, which leaves the others true
+        fields["models"] = (*fields["models"], f"student={world.folder}/bare-run")
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluation_job, "fill_cells", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        world.run(out, **fields)
+    found = of_table & {path.name for path in out.iterdir()}
+    assert found == (of_table if changed == "nothing" else set())
+
+
 def test_a_cell_of_damaged_clips_is_named_and_computed_again(tmp_path: Path, probed: list[int]) -> None:
     world = World.write(tmp_path / "world")
     fields = {"tasks": (str(world.folder / "bare"),), "models": (f"{world.folder}/teacher",), "random_seeds": 0}

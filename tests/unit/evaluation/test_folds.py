@@ -16,7 +16,7 @@ from support.tasks import PROTOCOL, SMALL, replace_columns, write_encoder, write
 from unfused_ray.audio import randomness
 from unfused_ray.config import EvaluateConfig, FrontEndConfig
 from unfused_ray.evaluation.bootstrap import deviations
-from unfused_ray.evaluation.cells import MEASURES, read
+from unfused_ray.evaluation.cells import MEASURES, Cell, read
 from unfused_ray.evaluation.systems import TrainedModel, largest_cost
 from unfused_ray.evaluation.tasks import Task, load_task
 from unfused_ray.evaluation_job import job as evaluation_job
@@ -105,6 +105,22 @@ def test_a_score_is_the_mean_of_the_folds_of_probes_written_out_with_scikit_lear
     assert "Mean of folds, each tested once: tones 4." in table.to_markdown()
     assert table.num_groups == {"tones": len({*task.groups})}
     assert evaluated(tmp_path, task.uri, model, random_seeds=2) == table  # read from its cells
+
+
+def test_networks_that_found_other_clips_damaged_keep_the_validation_clips_of_all(task: Task) -> None:
+    """An error of numpy's ended the evaluation, such as when a shard was damaged between two random networks."""
+    results = []
+    for round_ in task.rounds:
+        held = np.flatnonzero(round_.splits == "valid")
+        for clips in (held, held[:0:-1]):  # the second network lacks the first clip
+            by_measure = {measure: (clips / 100).tolist() for measure in MEASURES}
+            scores = {measure: np.zeros((round_.splits == "test").sum()).tolist() for measure in MEASURES}
+            results.append({"scores": scores, "validation": {"clips": clips.tolist(), "scores": by_measure}})
+    cell = Cell.of(results, task, damaged=1)
+    kept = np.concatenate([np.flatnonzero(round_.splits == "valid")[1:] for round_ in task.rounds])
+    assert cell.validation_groups.tolist() == task.groups[kept].tolist()
+    for measure in MEASURES:
+        assert cell.validation[measure].tolist() == [(kept / 100).tolist()] * 2
 
 
 def table_config(folder: Path, task: str, model: str) -> EvaluateConfig:

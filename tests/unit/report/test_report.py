@@ -317,6 +317,15 @@ def test_the_clips_of_any_number_of_runs_fit_on_a_page(num_runs: int) -> None:
 # --- several runs ---
 
 
+@given(st.lists(st.sampled_from(["x", "y", "x (1)", "x (2)", "x (1) (1)", ""]), max_size=8))
+def test_runs_that_share_a_name_get_names_of_their_own(names: list[str]) -> None:
+    """Of x, x and x (1), two were called x (1), and the curves of one were lost."""
+    shown = report._distinct(names)
+    assert len(set(shown)) == len(names)
+    for old, new in zip(names, shown, strict=True):
+        assert new == old if names.count(old) == 1 else new.startswith(f"{old} (")
+
+
 def test_several_runs_show_in_what_their_settings_differ(pages: dict[str, Page]) -> None:
     table = Page(section(pages["all"], "Differences, distillation"))
     assert [button.text for button in table.all("button")] == ["setting", "teacher-student", "shuffled-student"]

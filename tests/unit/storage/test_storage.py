@@ -56,9 +56,14 @@ def test_names_are_taken_literally_and_listed_as_they_are(folder: str, name: str
 
 @pytest.mark.parametrize(
     ("uri", "parent"),
-    [("/data", "/"), ("/data/", "/"), ("/", "/"), ("/data/a", "/data"), ("a", ""), ("s3://bucket/a", "s3://bucket")],
+    [
+        *(("/data", "/"), ("/data/", "/"), ("/", "/"), ("/data/a", "/data"), ("a", ""), ("", "")),
+        *(("s3://bucket/a", "s3://bucket"), ("s3://bucket", "s3://bucket"), ("s3://bucket/", "s3://bucket")),
+        ("s3://bucket?region=r", "s3://bucket?region=r"),
+    ],
 )
-def test_the_folder_above_a_folder_of_the_root_is_the_root(uri: str, parent: str):
+def test_the_folder_above_a_folder_of_the_root_is_the_root_and_a_bucket_is_a_root(uri: str, parent: str):
+    """What was left of s3://bucket was s3:/, a path in the working directory."""
     assert storage.parent(uri) == parent
 
 

@@ -21,7 +21,7 @@ class StandIn:
 
     def __init__(self) -> None:
         self.made: list[str] = []
-        self.values: dict[tuple[str, str], float] = {}
+        self.values: dict[tuple[str, ...], float] = {}
 
     def __call__(self, name: str, description: str, tag_keys: tuple[str, ...]) -> StandIn:
         self.made.append(name)
@@ -30,7 +30,7 @@ class StandIn:
         return gauge
 
     def set(self, value: float, tags: dict[str, str]) -> None:
-        self.values[self.made[0], tags["run"]] = value
+        self.values[self.made[0], tags["run"], tags["metric"]] = value
 
 
 @pytest.fixture
@@ -45,8 +45,16 @@ def test_a_metric_is_one_gauge_with_its_newest_value(gauges: StandIn):
     exported.set({"clips_per_second": 10.0, "cluster/head0/empty_clusters": 3.0})
     exported.set({"clips_per_second": 12.0})
     assert gauges.made == ["unfused_ray_clips_per_second", "unfused_ray_cluster_head0_empty_clusters"]
-    assert gauges.values["unfused_ray_clips_per_second", "first"] == 12.0
-    assert gauges.values["unfused_ray_cluster_head0_empty_clusters", "first"] == 3.0
+    assert gauges.values == {
+        ("unfused_ray_clips_per_second", "first", "clips_per_second"): 12.0,
+        ("unfused_ray_cluster_head0_empty_clusters", "first", "cluster/head0/empty_clusters"): 3.0,
+    }
+
+
+def test_metrics_whose_names_prometheus_cannot_tell_apart_keep_their_values(gauges: StandIn):
+    Gauges("first").set({"watch/my-task/linear": 0.1, "watch/my_task/linear": 0.2, "watch.my.task.linear": 0.3})
+    assert set(gauges.made) == {"unfused_ray_watch_my_task_linear"}
+    assert sorted(gauges.values.values()) == [0.1, 0.2, 0.3]
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -66,5 +74,5 @@ def test_the_coordinators_actor_exports_the_metrics_of_training(
     actor = CoordinatorActor(run, 0)
     actor.report(RunProgress("embedding every clip", 3, 10, {"share": 0.5}))
     actor.report(RunProgress("training", 4, 10, {"wait_share": 0.25}, damaged_clips=2), {"wait_share": 0.25})
-    shown = {re.sub("unfused_ray_", "", name): value for (name, _), value in gauges.values.items()}
+    shown = {re.sub("unfused_ray_", "", name): value for (name, *_), value in gauges.values.items()}
     assert shown == ({"wait_share": 0.25, "step": 4, "damaged_clips": 2} if is_tracked else {})

@@ -109,10 +109,12 @@ def list_audio(source: Source, has_labels: bool = False) -> Listing:
     if not has_labels:
         return Listing.from_rows(rows, notes=_folders_left(labels))
     if not any(labels):
-        above = storage.join(storage.parent(source.folder), f"{storage.name(source.folder)}*")
+        above = storage.parent(source.folder)
+        pattern = storage.join(above, f"{storage.name(source.folder)}*")
+        remedy = f": name the folder above, or a pattern such as {pattern}" if above != source.folder else ""
         raise ValueError(
-            f"columns.label={FOLDER}: within {source.folder} no file lies in a folder, other than those of splits: "
-            f"name the folder above, or a pattern such as {above}"
+            f"columns.label={FOLDER}: within {source.folder} no file lies in a folder, other than those of "
+            f"splits{remedy}"
         )
     rows = [row | {"labels": [label] if label else []} for row, label in zip(rows, labels, strict=True)]
     notes = Counter({Note("columns used", "labels ← names of folders", "clips"): sum(map(bool, labels))})
