@@ -11,9 +11,9 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.text import Text
 
 from unfused_ray import storage
+from unfused_ray.lettering import lettered
 
 _INCHES_A_LETTER = 0.0085
 """Average width of a letter, for each point of its size."""
@@ -70,7 +70,8 @@ def style(axis: Axes) -> None:
 def save(figure: Figure, uri: str) -> str:
     """Write a figure as PNG; return ``uri``."""
     picture = io.BytesIO()
-    _without_math(figure).savefig(picture, format="png", dpi=_DPI)
+    with lettered(figure):
+        figure.savefig(picture, format="png", dpi=_DPI)
     storage.write_bytes(uri, picture.getvalue())
     return uri
 
@@ -79,13 +80,7 @@ def to_svg(figure: Figure) -> bytes:
     """Return a figure as SVG; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     # Text stays text, in the reader's sans-serif font: as outlines it would make up most of the bytes.
-    with mpl.rc_context({"svg.hashsalt": "unfused-ray", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        _without_math(figure).savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    settings = {"svg.hashsalt": "unfused-ray", "svg.fonttype": "none", "font.family": "sans-serif"}
+    with mpl.rc_context(settings), lettered(figure, readers_fonts=True):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     return buffer.getvalue()
-
-
-def _without_math(figure: Figure) -> Figure:
-    """Return the figure with each $ drawn as a $: names of runs, classes and clips are not TeX."""
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)
-    return figure
