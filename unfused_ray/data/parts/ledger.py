@@ -138,16 +138,27 @@ def refuse_difference(output: str, before: Mapping[str, Any], now: Mapping[str, 
     Raises:
         ValueError: names the settings that differ, with both values.
     """
-    differences = [
-        f"{name}: {before.get(name)} there, {now.get(name)} asked for"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    ]
-    if differences:
+    if differences := _differences(before, now):
         raise ValueError(
             f"{output} was made with other settings ({'; '.join(differences)}): "
             "name another output, or delete that folder to make it again"
         )
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], group: str = "", absent: Any = None) -> list[str]:
+    """Describe the settings that differ, those of a group one by one; a group may be missing if none of it is set."""
+    lines = []
+    for name in sorted(before.keys() | now.keys()):
+        there, asked = before.get(name, absent), now.get(name, absent)
+        if isinstance(there, Mapping) or isinstance(asked, Mapping):
+            lines += _differences(there or {}, asked or {}, f"{group}{name}.", absent="")
+        elif there != asked:
+            lines.append(f"{group}{name}: {_shown(there)} there, {_shown(asked)} asked for")
+    return lines
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value == "" else str(value)
 
 
 def changed(source: str, output: str, is_finished: bool = True) -> ValueError:
