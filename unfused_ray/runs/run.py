@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from unfused_ray import storage
 from unfused_ray.config import DistillConfig, PretrainConfig, TrainingConfig, differences, explain, idle_fields, within
-from unfused_ray.data.shards.format import MANIFEST
+from unfused_ray.data.parts.ledger import refuse_parts
 from unfused_ray.runs.checkpoints import CheckpointStore
 from unfused_ray.runs.environment import resumed
 from unfused_ray.runs.files import read_file, write_file
@@ -137,11 +137,7 @@ class Run:
         """
         if is_run(self.uri):
             return
-        if self._has(MANIFEST):
-            raise ValueError(
-                f"output={self.uri} holds {MANIFEST}: it is a prepared source, or the vectors of an embedding, and a "
-                "run needs a folder of its own. Give another --output"
-            )
+        refuse_parts(self.uri)
         if found := [name for name in _BEGUN_ANEW if self._has(name)]:
             raise ValueError(
                 f"output={self.uri} holds {' and '.join(found)}, but no {RECORD}: it is not the folder of a run, and a "

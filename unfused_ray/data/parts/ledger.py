@@ -13,6 +13,8 @@ from unfused_ray import storage
 from unfused_ray.data.parts.rejects import Reject, Warned
 
 _BEGUN = "plan.json"
+_MANIFEST = "manifest.json"
+"""File that a finished output has, of shards as of vectors."""
 _FORMAT_VERSION = 2
 """Version of the plan file and of the reports that belong to it."""
 
@@ -130,6 +132,19 @@ def delete_reports(output: str, folder: str) -> None:
     """Delete the reports in a ledger's folder, and half-written files of killed processes."""
     storage.delete(storage.join(output, folder))
     storage.delete_unfinished(output)
+
+
+def refuse_parts(output: str) -> None:
+    """Refuse to mix other files with those of a finished job that wrote in parts.
+
+    Raises:
+        ValueError: the output is a prepared source, or holds vectors.
+    """
+    if storage.exists(storage.join(output, _MANIFEST)):
+        raise ValueError(
+            f"output={output} holds {_MANIFEST}: it is a prepared source, or the vectors of an embedding, whose files "
+            "would be mixed with others. Give another --output"
+        )
 
 
 def refuse_difference(output: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
