@@ -80,7 +80,9 @@ def to_svg(figure: Figure) -> bytes:
     """Return a figure as SVG; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     # Text stays text, in the reader's sans-serif font: as outlines it would make up most of the bytes.
-    settings = {"svg.hashsalt": "unfused-ray", "svg.fonttype": "none", "font.family": "sans-serif"}
-    with mpl.rc_context(settings), lettered(figure, readers_fonts=True):
+    with (
+        mpl.rc_context({"svg.hashsalt": "unfused-ray", "svg.fonttype": "none", "font.family": "sans-serif"}),
+        lettered(figure, readers_fonts=True),
+    ):
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     return buffer.getvalue()
