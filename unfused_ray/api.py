@@ -11,6 +11,7 @@ package is cheap.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -343,7 +344,9 @@ def _tracked(plan: TrainingPlan) -> TrackedRun:
     return TrackedRun(plan.tracking_uri, experiment_name(config.tracking), config.name, plan.run.record()["id"])
 
 
-def _configured(recipe: str | T, known: Mapping[str, tuple[str, T]], changes: Mapping[str, Any]) -> T:
+def _configured(
+    recipe: str | os.PathLike[str] | T, known: Mapping[str, tuple[str, T]], changes: Mapping[str, Any]
+) -> T:
     """Return the configuration of a recipe, or of a JSON file of one, with changed fields and absolute paths.
 
     Raises:
@@ -351,8 +354,12 @@ def _configured(recipe: str | T, known: Mapping[str, tuple[str, T]], changes: Ma
         MissingExtraError: only the core of the package is installed.
     """
     extras.require("train", "pyarrow", "a job")
-    if isinstance(recipe, str):
-        recipe = recipes.find(known, recipe)
+    if isinstance(recipe, str | os.PathLike):
+        recipe = recipes.find(known, os.fspath(recipe))
+    kind = type(next(iter(known.values()))[1]) if known else Config
+    if not isinstance(recipe, kind):
+        found = type(recipe).__name__ if isinstance(recipe, Config) else repr(recipe)
+        raise ValueError(f"{found} is no recipe: give a recipe's name, the path of its JSON file, or a {kind.__name__}")
     return paths.check(recipe.replace(changes))  # checked before the job's own imports, which take seconds
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
@@ -67,13 +68,13 @@ class Progress:
     def update(self, done: int, **figures: float | str) -> None:
         """Show ``done`` units of the total, with ``figures`` beside them."""
         moved, self.done = done != self.done, done
-        text = "  ".join([f"{self.rate:.1f} {self.unit}/s", *(f"{name} {_short(v)}" for name, v in figures.items())])
+        text = "  ".join([f"{_rate(self.rate)} {self.unit}/s", *(f"{name} {_short(v)}" for name, v in figures.items())])
         self._bar.update(self._task, completed=done, figures=text)
         now = time.monotonic()
         if not self._console.is_terminal and moved and (now - self._last_line >= _LOG_SECONDS or done >= self.total):
             self._last_line = now
             left = (self.total - done) / self.rate if self.rate else float("inf")
-            eta = f"{left:.0f} s left" if left < float("inf") else "time left unknown"
+            eta = f"{_duration(left)} left" if left < float("inf") else "time left unknown"
             self._console.print(
                 f"{self.name}: {done}/{self.total} {self.unit} ({done / max(self.total, 1):.0%}), {eta}, {text}",
                 soft_wrap=True,
@@ -103,6 +104,15 @@ def summary(title: str, rows: Mapping[str, float | str]) -> Group:
 def described(title: str) -> Table:
     """Make an empty table of names and texts with a title; paths that are longer than a line are not cut."""
     return Table(Column(), Column(overflow="fold"), title=title, title_justify="left", show_header=False)
+
+
+def _rate(value: float) -> str:
+    """Return a rate with one decimal, or with two significant digits if it is less than one."""
+    return f"{value:.1f}" if value >= 1 or not value else f"{value:.2g}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 600 else str(timedelta(seconds=round(seconds)))
 
 
 def _short(value: float | str) -> str:

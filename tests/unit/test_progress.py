@@ -28,6 +28,16 @@ def test_a_log_gets_a_line_every_few_seconds_and_at_the_end(monkeypatch: pytest.
     assert [line.split()[1] for line in lines] == ["50/200", "100/200", "150/200", "200/200"]
 
 
+def test_a_slow_job_shows_its_rate_and_the_hours_that_are_left(monkeypatch: pytest.MonkeyPatch):
+    clock = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    log = io.StringIO()
+    with Progress("training", total=400, unit="steps", console=Console(file=log)) as bar:
+        clock[0] += 42
+        bar.update(1)
+    assert log.getvalue() == "training: 1/400 steps (0%), 4:39:18 left, 0.024 steps/s\n"
+
+
 def test_a_terminal_gets_one_bar():
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=120)

@@ -11,7 +11,14 @@ import pytest
 
 import unfused_ray
 from unfused_ray import paths
-from unfused_ray.config import DuplicatesConfig, EvaluateConfig, SearchConfig, SweepConfig
+from unfused_ray.config import (
+    DuplicatesConfig,
+    EvaluateConfig,
+    PrepareConfig,
+    PretrainConfig,
+    SearchConfig,
+    SweepConfig,
+)
 
 SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by `ray job submit`
 
@@ -40,6 +47,9 @@ def test_every_public_name_is_there_and_others_are_not() -> None:
     ("call", "recipe", "changes", "message"),
     [
         ("pretrain", "tinny", {}, r"tinny is no recipe: did you mean tiny\? Or name one of demo, "),
+        ("pretrain", 3, {}, "3 is no recipe: give a recipe's name, the path of its JSON file, or a PretrainConfig"),
+        ("pretrain", PrepareConfig(), {}, "^PrepareConfig is no recipe: give"),
+        ("pretrain", Path("tinny"), {}, "tinny is no recipe: did you mean tiny"),
         ("pretrain", "tiny", {"optimiser": 1}, "optimiser is no field of PretrainConfig"),
         ("pretrain", "tiny", {"optimizer.lr": -1}, r"optimizer\.lr=-1: Input should be greater than 0"),
         ("distill", "tiny", {"teacher": "s3://me:secret@bucket/run"}, r"teacher=s3://…@bucket/run holds credentials"),
@@ -58,7 +68,7 @@ def test_every_public_name_is_there_and_others_are_not() -> None:
     ],
 )
 def test_what_cannot_work_is_refused_as_on_the_command_line(
-    call: str, recipe: str, changes: dict[str, Any], message: str
+    call: str, recipe: Any, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         getattr(unfused_ray, call)(recipe, **changes)
@@ -119,3 +129,10 @@ def test_what_is_given_beside_a_configuration_is_not_ignored(monkeypatch: pytest
     assert (looked.sources, looked.against) == (("/a",), ("/c",))
     assert unfused_ray.duplicates(looked, ()) == DuplicatesConfig(sources=("/a",))
     assert unfused_ray.duplicates("/a", against="/c") == looked
+
+
+def test_paths_may_be_path_objects_alone_or_in_lists() -> None:
+    assert PrepareConfig(source=Path("a b"), output=Path("c")).source == "a b"  # type: ignore[arg-type]
+    assert EvaluateConfig().replace(tasks=[Path("x"), "s3://y"]).tasks == ("x", "s3://y")
+    assert PretrainConfig().replace({"data": Path("x"), "watch.data": (Path("z"),)}).watch.data == ("z",)
+    assert PretrainConfig().replace(data=Path("x")).data == ("x",)

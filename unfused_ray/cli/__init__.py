@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from collections.abc import Mapping, Sequence
 
 COMMANDS = {
@@ -30,6 +32,10 @@ def wants_help(arguments: Sequence[str]) -> bool:
 
 
 def columns(texts: Mapping[str, str]) -> list[str]:
-    """Format names and texts as two columns: one line each."""
+    """Format names and texts as two columns; a text that is longer than the terminal's line continues in its column."""
     width = max(map(len, texts))
-    return [f"  {name:{width}}  {text}" for name, text in texts.items()]
+    letters = max(shutil.get_terminal_size().columns, width + 40)
+    indent = " " * (width + 4)
+    wrapper = textwrap.TextWrapper(letters, indent, indent, break_on_hyphens=False)
+    lines = map(wrapper.wrap, texts.values())
+    return [f"  {name:{width}}  " + "\n".join(line)[len(indent) :] for name, line in zip(texts, lines, strict=True)]

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import NoReturn
 
@@ -42,7 +43,9 @@ def _start(command: str, arguments: Sequence[str]) -> int:
             return 0
         command, *arguments = arguments
     if command not in COMMANDS:
-        return _fail(f"{command} is no command: start with one of {', '.join(COMMANDS)}")
+        close = get_close_matches(command, COMMANDS)
+        meant = f"did you mean {', '.join(close)}? Or " if close else ""
+        return _fail(f"{command} is no command: {meant}start with one of {', '.join(COMMANDS)}")
     try:
         extras.require("train", "tyro", f"the command {command}")
     except extras.MissingExtraError as error:

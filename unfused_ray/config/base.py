@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from difflib import get_close_matches
@@ -35,12 +36,13 @@ class Config(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_path(cls, values: Any) -> Any:
-        """Accept a single path where a field holds several."""
+    def _paths(cls, values: Any) -> Any:
+        """Accept a single path where a field holds several, and :class:`pathlib.Path` wherever a string is."""
         if not isinstance(values, dict):
             return values
         several = {name for name in cls.inputs if get_origin(cls.model_fields[name].annotation) is tuple}
-        return {name: (each,) if name in several and isinstance(each, str) else each for name, each in values.items()}
+        texts = {name: _text_of_path(each) for name, each in values.items()}
+        return {name: (each,) if name in several and isinstance(each, str) else each for name, each in texts.items()}
 
     @property
     def required(self) -> Mapping[str, str]:
@@ -101,6 +103,15 @@ class Config(BaseModel):
             return type(self).model_validate(values)
         except ValidationError as error:
             raise ValueError(explain(error)) from error
+
+
+def _text_of_path(value: Any) -> Any:
+    """Return a path, and each path of a list or tuple, as a string; anything else is returned unchanged."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, list | tuple) and any(isinstance(each, os.PathLike) for each in value):
+        return [_text_of_path(each) for each in value]
+    return value
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from unfused_ray.data.parts.default_executor import default_executor
 from unfused_ray.data.parts.driver import PartedJob, write_parts
 from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.parts.ledger import Ledger, changed, delete_reports, refuse_difference
-from unfused_ray.data.parts.rejects import count_reasons
+from unfused_ray.data.parts.rejects import count_reasons, told_reasons
 from unfused_ray.data.shards.format import MANIFEST
 from unfused_ray.data.sources.columns import BY_NAME
 from unfused_ray.data.sources.notes import by_kind, sentences
@@ -154,8 +154,7 @@ def _rows(manifest: VectorManifest) -> dict[str, float | str]:
         "values of a vector": manifest.dim,
         "parts": len(manifest.parts),
         "megabytes": sum(part.num_bytes for part in manifest.parts) / 1e6,
-        **{f"set aside: {reason}": count for reason, count in manifest.rejects.items()},
-        **{f"kept, but {reason}": count for reason, count in manifest.warnings.items()},
+        **told_reasons(manifest.rejects, manifest.warnings),
     }
 
 

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import io
-import logging
-import re
 import textwrap
-import warnings
-from collections.abc import Iterable, Set
-from functools import cache
+from collections.abc import Iterable
 from unicodedata import east_asian_width
 
 import matplotlib as mpl
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.ft2font import FT2Font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.text import Text
 
 from unfused_ray import storage
+from unfused_ray.lettering import lettered
 
 _INCHES_A_LETTER = 0.0085
 """Average width of a letter, for each point of its size."""
@@ -28,12 +21,6 @@ _TITLE_POINTS = 13
 _MOST_LETTERS = 60
 """Longest name of a row, a class or a run that a picture has room for."""
 _DPI = 110
-_MOST_SHOWN = 20
-"""Largest number of characters that a warning lists."""
-_IS_STAND_IN = re.compile(r"\.?Last ?Resort")
-"""Fonts that draw every character as a box."""
-
-logger = logging.getLogger(__name__)
 
 
 def new_figure(title: str, width: float, height: float) -> Figure:
@@ -81,16 +68,9 @@ def style(axis: Axes) -> None:
 
 
 def save(figure: Figure, uri: str) -> str:
-    """Write a figure as PNG; return ``uri``. Characters that the usual font lacks are drawn in others, if installed."""
+    """Write a figure as PNG; return ``uri``."""
     picture = io.BytesIO()
-    texts = _without_math(figure).findobj(Text)
-    usual = font_manager.get_font(font_manager.findfont(FontProperties()))
-    letters = {letter for text in texts for letter in text.get_text() if not letter.isspace()}
-    families = _families_with(frozenset(letters - _of_font(usual, letters)))
-    for text in texts if families else ():
-        text.set_fontfamily([*text.get_fontfamily(), *families])
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # one line for all of them is logged
+    with lettered(figure):
         figure.savefig(picture, format="png", dpi=_DPI)
     storage.write_bytes(uri, picture.getvalue())
     return uri
@@ -100,32 +80,9 @@ def to_svg(figure: Figure) -> bytes:
     """Return a figure as SVG; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     # Text stays text, in the reader's sans-serif font: as outlines it would make up most of the bytes.
-    with mpl.rc_context({"svg.hashsalt": "unfused-ray", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        _without_math(figure).savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    with (
+        mpl.rc_context({"svg.hashsalt": "unfused-ray", "svg.fonttype": "none", "font.family": "sans-serif"}),
+        lettered(figure, readers_fonts=True),
+    ):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     return buffer.getvalue()
-
-
-@cache
-def _families_with(missing: frozenset[str]) -> tuple[str, ...]:
-    """Return installed families that have these characters together; warn of those that none has."""
-    found = []
-    fonts = {font.name: font.fname for font in font_manager.fontManager.ttflist if font.style == "normal"}
-    for name in sorted(fonts, key=lambda name: ("Sans" not in name, name)) if missing else ():
-        if not _IS_STAND_IN.match(name) and (has := _of_font(font_manager.get_font(fonts[name]), missing)):
-            found.append(name)
-            missing -= has
-    if missing:
-        shown = " ".join(sorted(missing)[:_MOST_SHOWN])
-        logger.warning("no installed font has %s: pictures show boxes there. Install one, such as Noto Sans", shown)
-    return tuple(found)
-
-
-def _of_font(font: FT2Font, letters: Set[str]) -> frozenset[str]:
-    return frozenset(letter for letter in letters if font.get_char_index(ord(letter)))
-
-
-def _without_math(figure: Figure) -> Figure:
-    """Return the figure with each $ drawn as a $: names of runs, classes and clips are not TeX."""
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)
-    return figure

@@ -13,7 +13,7 @@ from unfused_ray import paths, storage
 from unfused_ray.config import IndexConfig, differences
 from unfused_ray.data.parts.default_executor import default_executor
 from unfused_ray.data.parts.executor import IN_PROCESS, Executor
-from unfused_ray.data.parts.ledger import refuse_difference
+from unfused_ray.data.parts.ledger import refuse_difference, refuse_parts
 from unfused_ray.embedding.vectors import VectorManifest
 from unfused_ray.lease import refuse_in_use
 from unfused_ray.progress import summary
@@ -131,9 +131,11 @@ def _existing(config: IndexConfig) -> IndexManifest | None:
     """Return the existing index; None if there is none.
 
     Raises:
-        ValueError: it was made with other settings, or from other sources than the named ones.
+        ValueError: it was made with other settings, or from other sources than the named ones; or there is none, and
+            the folder is a prepared source or holds vectors.
     """
     if not storage.exists(storage.join(config.output, INDEX)):
+        refuse_parts(config.output)
         return None
     before = IndexManifest.load(config.output)
     if config.vectors and not config.rebuild:

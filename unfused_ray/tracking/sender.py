@@ -33,6 +33,7 @@ from unfused_ray.tracking.store import (
     explain,
     find_experiment,
     is_sqlite,
+    opened_by_one,
     prepare_mlflow,
     refuse_other_schema,
     sqlite_path,
@@ -201,10 +202,12 @@ class Tracker:
         if self._mlflow_run is None:
             if is_sqlite(self._run.uri):
                 sqlite_path(self._run.uri).parent.mkdir(parents=True, exist_ok=True)
-            refuse_other_schema(self._run.uri)
-        client = MlflowClient(tracking_uri=self._run.uri)
-        if self._mlflow_run is None:
-            self._mlflow_run = self._open(client)
+            with opened_by_one(self._run.uri):
+                refuse_other_schema(self._run.uri)
+                client = MlflowClient(tracking_uri=self._run.uri)
+                self._mlflow_run = self._open(client)
+        else:
+            client = MlflowClient(tracking_uri=self._run.uri)
         if not self._parent_known:
             self._parent_known = self._nest(client)
         while self._take_batch():

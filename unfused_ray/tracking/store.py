@@ -5,10 +5,13 @@ The configuration names it; otherwise MLflow's own environment variables do, as 
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -173,6 +176,22 @@ def prepare_mlflow() -> None:
         os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([*([known] if known else []), *direct])
 
 
+@contextmanager
+def opened_by_one(uri: str) -> Iterator[None]:
+    """Keep out the other processes that open the store, if it is an SQLite file.
+
+    MLflow makes the tables of a new file version by version, for seconds. A process that opens the file meanwhile would
+    take it for an older one, or would make the same tables.
+    """
+    with ExitStack() as stack:
+        if is_sqlite(uri) and sqlite_path(uri).parent.is_dir():
+            folder = os.open(sqlite_path(uri).parent, os.O_RDONLY)
+            stack.callback(os.close, folder)  # which also releases the lock
+            with suppress(OSError):  # file systems such as NFS lock no folders
+                fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+
+
 def refuse_other_schema(uri: str) -> None:
     """Refuse a database of another MLflow version.
 
@@ -228,10 +247,12 @@ def examine_store(uri: str, experiment: str) -> StoreProblem | None:
             if not path.exists() or not path.stat().st_size:
                 return None
         prepare_mlflow()
-        refuse_other_schema(uri)
         from mlflow import MlflowClient  # here, because importing MLflow takes seconds
 
-        find_experiment(MlflowClient(tracking_uri=uri), experiment)
+        with opened_by_one(uri):
+            refuse_other_schema(uri)
+            client = MlflowClient(tracking_uri=uri)
+        find_experiment(client, experiment)
     except Exception as error:  # noqa: BLE001 - whatever the tracking store raises
         return explain(error)
     return None

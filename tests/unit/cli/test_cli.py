@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -50,10 +51,13 @@ for command in ["", {", ".join(map(repr, COMMANDS))}]:
     shown[command] = text.getvalue()
 print(json.dumps([shown, [name for name in {SLOW} if name in sys.modules]]))
 """
-    ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    environment = {**os.environ, "COLUMNS": "80"}
+    ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
     shown, slow = json.loads(ended.stdout)
     assert slow == []
-    assert all(f"  {name} " in shown[""] and text in shown[""] for name, text in COMMANDS.items())
+    overview = " ".join(shown[""].split())
+    assert all(f" {name} {text}" in overview for name, text in COMMANDS.items())
+    assert max(map(len, shown[""].splitlines())) <= 80
     for name, text in COMMANDS.items():
         assert text in " ".join(shown[name].split())
         assert "examples:\n" in shown[name]
@@ -124,9 +128,10 @@ def test_the_scripts_for_submitted_jobs_are_the_commands(command: str) -> None:
 def test_without_a_command_they_are_listed_and_another_is_refused(command_line: CommandLine) -> None:
     assert command_line().out == command_line("--help").out
     assert command_line("--version").out.startswith("unfused-ray 0.")
-    ended = command_line("train")
+    ended = command_line("x")
     assert (ended.code, ended.out) == (2, "")
-    assert ended.err == f"error: train is no command: start with one of {', '.join(COMMANDS)}\n"
+    assert ended.err == f"error: x is no command: start with one of {', '.join(COMMANDS)}\n"
+    assert "pretrian is no command: did you mean pretrain? Or start with" in command_line("pretrian").err
 
 
 @pytest.mark.parametrize("recipe", PRETRAIN)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fontTools.ttLib import TTFont
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -24,9 +20,8 @@ from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.cells import MEASURES
 from unfused_ray.evaluation.rows import Row
 from unfused_ray.evaluation.table import EvaluationTable
-from unfused_ray.figures import canvas
 from unfused_ray.figures.accuracies import draw_by_operations, draw_by_parameters, draw_evaluation, draw_table
-from unfused_ray.figures.canvas import new_figure, save, to_svg
+from unfused_ray.figures.canvas import save, to_svg
 from unfused_ray.figures.confusion import draw_confusion
 from unfused_ray.figures.curves import draw_curves, draw_health
 from unfused_ray.figures.map import Grouping, by_class, draw_map
@@ -338,33 +333,3 @@ def test_long_names_leave_room_for_the_drawing_and_for_each_other(kind: str) -> 
     assert boxes
     assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
     assert not any(first.overlaps(second) for first, second in combinations(boxes, 2))
-
-
-def test_characters_that_the_usual_font_lacks_are_drawn_in_an_installed_one_or_warned_of_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Names of classes in other scripts were boxes, with a warning of matplotlib's for each character."""
-    monkeypatch.setattr(font_manager.fontManager, "ttflist", list(font_manager.fontManager.ttflist))
-    font = TTFont(font_manager.findfont("DejaVu Sans"))
-    for table in font["cmap"].tables:
-        table.cmap = {0xE123: "A"}  # a private character, which no font of this machine has
-    for record in font["name"].names:
-        record.string = "Private Sans"
-    font.save(tmp_path / "private.ttf")
-
-    def drawn(name: str) -> bytes:
-        return Path(save(new_figure(f"dog {name}", 3, 1), str(tmp_path / "picture.png"))).read_bytes()
-
-    with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
-        warnings.simplefilter("error")
-        for _ in range(2):
-            drawn("\ue123\ue124")
-        assert [record.message.partition(":")[0] for record in caplog.records] == [
-            "no installed font has \ue123 \ue124"
-        ]
-        canvas._families_with.cache_clear()
-        font_manager.fontManager.addfont(tmp_path / "private.ttf")
-        caplog.clear()
-        assert drawn("\ue123") == drawn("A")
-        assert not caplog.records
-    canvas._families_with.cache_clear()

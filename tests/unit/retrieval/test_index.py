@@ -289,6 +289,8 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         index(add=tmp_path / "a", output=output)
     with pytest.raises(FileNotFoundError, match=r"holds no manifest\.json: it has no vectors\. Make them with"):
         index(vectors=tmp_path, output=output)
+    with pytest.raises(ValueError, match=r"c holds manifest\.json: it is a prepared source.*Give another --output"):
+        index(vectors=tmp_path / "a", output=str(tmp_path / "c"))
     index(vectors=tmp_path / "a", output=output)
     with pytest.raises(ValueError, match="ffffffffffff"):
         index(add=tmp_path / "b", output=output)

@@ -117,6 +117,13 @@ def test_a_run_does_not_begin_in_a_folder_whose_content_it_would_delete(name: st
     assert theirs.read_text() == "not of a run"
 
 
+def test_a_run_does_not_begin_among_shards_or_vectors(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"holds manifest\.json: it is a prepared source.*Give another --output"):
+        Run(str(tmp_path)).open(PretrainConfig(), FACTS)
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+
 def test_a_setting_that_came_after_the_run_has_its_default(tmp_path: Path) -> None:
     run = Run(str(tmp_path))
     record = run.open(PretrainConfig(), FACTS)

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sqlite3
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from unfused_ray.tracking.store import (
     examine_store,
     experiment_name,
     explain,
+    opened_by_one,
     sqlite_path,
     sqlite_uri,
     tracking_uri,
@@ -151,6 +153,21 @@ def test_several_trackers_may_say_it_once_together(
         tracker.log({"loss": 1.0}, 0)
     assert [tracker.close() for tracker in trackers] == [1, 1, 1]
     assert caplog.text.count("does not work") == 1
+
+
+def test_a_database_whose_tables_another_process_is_making_is_waited_for(copy: Callable[..., Path]) -> None:
+    path = copy("half/mlflow.db", older_schema())
+    uri, results = sqlite_uri(str(path)), []
+    (head,) = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations")).get_heads()
+    looking = threading.Thread(target=lambda: results.append(examine_store(uri, "store")))
+    with opened_by_one(uri):
+        looking.start()
+        looking.join(0.5)
+        assert looking.is_alive()
+        with sqlite3.connect(path) as database:
+            database.execute("UPDATE alembic_version SET version_num = ?", (head,))
+    looking.join(60)
+    assert results == [None]
 
 
 @pytest.mark.parametrize(

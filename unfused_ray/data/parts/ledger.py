@@ -13,6 +13,8 @@ from unfused_ray import storage
 from unfused_ray.data.parts.rejects import Reject, Warned
 
 _BEGUN = "plan.json"
+_MANIFEST = "manifest.json"
+"""File that a finished output has, of shards as of vectors."""
 _FORMAT_VERSION = 2
 """Version of the plan file and of the reports that belong to it."""
 
@@ -132,22 +134,46 @@ def delete_reports(output: str, folder: str) -> None:
     storage.delete_unfinished(output)
 
 
+def refuse_parts(output: str) -> None:
+    """Refuse to mix other files with those of a finished job that wrote in parts.
+
+    Raises:
+        ValueError: the output is a prepared source, or holds vectors.
+    """
+    if storage.exists(storage.join(output, _MANIFEST)):
+        raise ValueError(
+            f"output={output} holds {_MANIFEST}: it is a prepared source, or the vectors of an embedding, whose files "
+            "would be mixed with others. Give another --output"
+        )
+
+
 def refuse_difference(output: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse an output that was written or begun with other settings.
 
     Raises:
         ValueError: names the settings that differ, with both values.
     """
-    differences = [
-        f"{name}: {before.get(name)} there, {now.get(name)} asked for"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    ]
-    if differences:
+    if differences := _differences(before, now):
         raise ValueError(
             f"{output} was made with other settings ({'; '.join(differences)}): "
             "name another output, or delete that folder to make it again"
         )
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], group: str = "", absent: Any = None) -> list[str]:
+    """Describe the settings that differ, those of a group one by one; a group may be missing if none of it is set."""
+    lines = []
+    for name in sorted(before.keys() | now.keys()):
+        there, asked = before.get(name, absent), now.get(name, absent)
+        if isinstance(there, Mapping) or isinstance(asked, Mapping):
+            lines += _differences(there or {}, asked or {}, f"{group}{name}.", absent="")
+        elif there != asked:
+            lines.append(f"{group}{name}: {_shown(there)} there, {_shown(asked)} asked for")
+    return lines
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value == "" else str(value)
 
 
 def changed(source: str, output: str, is_finished: bool = True) -> ValueError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -46,6 +46,14 @@ def write_rejects(uri: str, rejects: Sequence[Reject | Warned]) -> None:
 def count_reasons(rejects: Sequence[Reject | Warned]) -> dict[str, int]:
     """Count rejects or warnings by reason, in alphabetical order."""
     return dict(sorted(Counter(reject.reason for reject in rejects).items()))
+
+
+def told_reasons(rejects: Mapping[str, int], warnings: Mapping[str, int]) -> dict[str, int | str]:
+    """Return the rows of a summary: the clips of each reason, and the files in the output that name them."""
+    rows: dict[str, int | str] = {f"set aside: {reason}": count for reason, count in rejects.items()}
+    rows |= {f"kept, but {reason}": count for reason, count in warnings.items()}
+    files = [name for name, counts in ((REJECTS, rejects), (WARNINGS, warnings)) if counts]
+    return rows | ({"each of these clips": ", ".join(files)} if files else {})
 
 
 def in_words(rejects: Sequence[Reject]) -> str:

@@ -18,7 +18,7 @@ from unfused_ray.data.parts.default_executor import default_executor
 from unfused_ray.data.parts.driver import PartedJob, write_parts
 from unfused_ray.data.parts.executor import IN_PROCESS, Executor
 from unfused_ray.data.parts.ledger import changed, delete_reports, refuse_difference
-from unfused_ray.data.parts.rejects import in_words
+from unfused_ray.data.parts.rejects import in_words, told_reasons
 from unfused_ray.data.shards.format import MANIFEST, Manifest
 from unfused_ray.data.shards.layout import REPORTS, ShardLayout, stored
 from unfused_ray.data.shards.shared import find_shared, unpack
@@ -141,8 +141,7 @@ def _summarised(title: str, manifest: Manifest) -> Group:
         "shards": len(manifest.shards),
         "row groups": sum(len(shard.row_groups) for shard in manifest.shards),
         "megabytes": sum(shard.num_bytes for shard in manifest.shards) / 1e6,
-        **{f"set aside: {reason}": count for reason, count in manifest.rejects.items()},
-        **{f"kept, but {reason}": count for reason, count in manifest.warnings.items()},
+        **told_reasons(manifest.rejects, manifest.warnings),
         **(found.facts if found else {}),
     }
     return Group(summary(title, rows), *_lines(found.sentences if found else ()))

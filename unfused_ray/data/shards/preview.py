@@ -18,6 +18,7 @@ from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import AugmentConfig, CropConfig, FrontEndConfig
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.data.shards.index import ClipIndex, read_unit
+from unfused_ray.lettering import lettered
 
 FOLDER = "preview"
 _NUM_CLIPS = 16
@@ -47,7 +48,8 @@ def write_preview(manifest: Manifest, front_end: FrontEndConfig, seed: int) -> s
     rngs = [randomness.generator(seed, "preview", view) for view in (0, 1)]
     views = augment([log_mel, log_mel], AugmentConfig(), rngs)
     picture = io.BytesIO()
-    _draw(keys, torch.stack([log_mel, *views], dim=1).numpy(), front_end).savefig(picture, format="png", dpi=80)
+    with lettered(_draw(keys, torch.stack([log_mel, *views], dim=1).numpy(), front_end)) as figure:
+        figure.savefig(picture, format="png", dpi=80)
     storage.write_bytes(storage.join(folder, "views.png"), picture.getvalue())
     return folder
 
@@ -94,7 +96,7 @@ def _draw(keys: list[str], images_CVFT: np.ndarray, front_end: FrontEndConfig) -
             axis = axes.flat[number * len(_TITLES) + view]
             drawn = axis.imshow(image, origin="lower", aspect="auto", cmap="magma", vmin=-2, vmax=2.5, extent=extent)
             title = f"{number:02d}  …{key[-24:]}" if len(key) > 25 else f"{number:02d}  {key}"
-            axis.set_title(title if view == 0 else _TITLES[view], fontsize=7, loc="left", parse_math=False)
+            axis.set_title(title if view == 0 else _TITLES[view], fontsize=7, loc="left")
             axis.tick_params(labelsize=6)
     figure.supxlabel("seconds", fontsize=8)
     figure.supylabel("mel band", fontsize=8)

@@ -20,7 +20,7 @@ from support.processes import wait_for
 from unfused_ray import storage
 from unfused_ray.data.parts.driver import PartedJob, run_parts, write_parts
 from unfused_ray.data.parts.executor import InThisProcess, TaskEndedError
-from unfused_ray.data.parts.ledger import Ledger, PartReport
+from unfused_ray.data.parts.ledger import Ledger, PartReport, refuse_difference
 from unfused_ray.data.parts.rejects import REJECTS, Reject
 from unfused_ray.lease import InUseError, Lease
 from unfused_ray.progress import Progress
@@ -206,3 +206,12 @@ def test_a_job_whose_lease_is_lost_ends_and_signs_nothing(
     assert not (tmp_path / "manifest.json").exists()
     assert (tmp_path / REJECTS).exists() == (clips == 7)
     assert (tmp_path / "_reports").exists()  # it is the other process's now
+
+
+def test_settings_of_a_group_that_differ_are_named_one_by_one() -> None:
+    columns = {"path": "", "label": "folder", "split": "use"}
+    with pytest.raises(ValueError, match=r"columns\.label: folder there, nothing asked for; columns\.split: use"):
+        refuse_difference("out", {"seed": 0, "columns": columns}, {"seed": 0, "columns": None})
+    with pytest.raises(ValueError, match=r"\(columns\.label: mood there, folder asked for; seed: 0 there, 1"):
+        refuse_difference("out", {"seed": 0, "columns": {**columns, "label": "mood"}}, {"seed": 1, "columns": columns})
+    refuse_difference("out", {"seed": 0, "columns": None}, {"seed": 0})

@@ -55,6 +55,7 @@ def test_a_dry_run_and_the_summary_tell_what_was_taken_and_left(tmp_path: Path, 
         assert "skipped on purpose ._* of macOS (1 file)" in text
         assert "set aside: unlisted 1" in text
         assert "! test has labels that train lacks: cow; train has cat, dog" in text
+    assert "each of these clips rejects.parquet" in done
     assert "test has labels that train lacks: cow" in caplog.text
     assert Manifest.load(manifest.uri) == manifest
     again = text_of(ingest.describe(ingest.check(PrepareConfig(source=str(source), output=manifest.uri))))
