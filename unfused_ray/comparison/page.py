@@ -22,6 +22,7 @@ from unfused_ray.evaluation.systems import RandomNetwork
 from unfused_ray.evaluation.table import IN_WORDS, MARKDOWN, NOT_CORRECTED, TABLE, costs, markdown, plain
 from unfused_ray.figures.accuracies import draw_by_operations, draw_by_parameters
 from unfused_ray.figures.canvas import save
+from unfused_ray.retrieval.leakage import by_finding
 
 FORMAT_VERSION = 3
 """Version of the table's JSON (3: gaps have intervals)."""
@@ -168,14 +169,7 @@ def note(results: ResultsTable) -> str:
 
 def near_copies(results: ResultsTable) -> str:
     """List test clips with a near-copy in a row's training data, one line per finding; tasks share equal lines."""
-    tasks_of: dict[str, list[str]] = {}
-    for line in results.table.near_copies:
-        task, colon, finding = line.partition(": ")
-        if colon and task in results.plan.tasks:
-            tasks_of.setdefault(finding, []).append(task)
-        else:  # it concerns no single task
-            tasks_of[line] = []
-    lines = [", ".join(tasks) + ": " * bool(tasks) + finding for finding, tasks in tasks_of.items()]
+    lines = by_finding(results.table.near_copies, results.plan.tasks)
     return "\n".join(["Near-copies of test clips in training:\n", *(f"- {line}" for line in lines)])
 
 

@@ -37,7 +37,7 @@ from unfused_ray.figures.canvas import save
 from unfused_ray.figures.map import MAX_POINTS
 from unfused_ray.figures.watched import draw_watched, of_models, panels
 from unfused_ray.progress import Progress
-from unfused_ray.retrieval.leakage import near_copies
+from unfused_ray.retrieval.leakage import by_finding, near_copies
 from unfused_ray.runs.environment import environment
 
 PICTURE = "table.png"
@@ -178,7 +178,7 @@ def fill(output: str, protocol: Protocol, cache: EmbeddingCache, task: Task, sys
 
 
 def _near_copies(plan: EvaluationPlan) -> list[str]:
-    """Return sentences on test clips with a near-copy in the training data of the trained rows, task by task.
+    """Return sentences on test clips with a near-copy in the training data of the trained rows, one for each finding.
 
     A row with a network for each fold was trained on the other folds, so each network is checked against its own fold.
     """
@@ -196,7 +196,7 @@ def _near_copies(plan: EvaluationPlan) -> list[str]:
     if others := [system.name for system in plan.systems if isinstance(system, EmbedderModel)]:
         names = ", ".join(others)
         sentences.append(f"The training clips of {names} are not known, so near-copies among them are not counted")
-    return sentences
+    return by_finding(sentences, [task.name for task in plan.tasks])
 
 
 def _shown_with_nearest(plan: EvaluationPlan) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from unfused_ray import storage
@@ -69,6 +69,18 @@ def near_copies(task: str, tested: ClipIndex, models: Mapping[str, str]) -> list
             for reason, names in unknown.items()
         ),
     ]
+
+
+def by_finding(sentences: Sequence[str], tasks: Collection[str]) -> list[str]:
+    """Return sentences of :func:`near_copies`, each finding once with all the tasks that it concerns."""
+    tasks_of: dict[str, list[str]] = defaultdict(list)
+    for sentence in sentences:
+        task, colon, finding = sentence.partition(": ")
+        if colon and task in tasks:
+            tasks_of[finding].append(task)
+        else:  # it concerns no single task
+            tasks_of[sentence] = []
+    return [", ".join(names) + ": " * bool(names) + finding for finding, names in tasks_of.items()]
 
 
 def _found(tested: ClipIndex, heard: TrainingSources, names: Sequence[str]) -> str:

@@ -284,6 +284,9 @@ def test_a_table_says_how_many_test_clips_have_a_near_copy_in_what_was_heard(
     read = json.loads((tmp_path / "out" / "evaluation.json").read_text())["encoders"]
     own = {name: json.loads((tmp_path / name / "encoder.json").read_text())["sha256"] for name in ("teller", "mute")}
     assert read == {name: {"task": [sha256]} for name, sha256 in own.items()}
+    other = write_task(tmp_path / "other", 18, 6, 12)
+    both = evaluated(tmp_path, task, models[1], tasks=(task, other)).notes
+    assert [each.partition(": ")[0] for each in both if "not searched" in each] == ["task, other"]
     tested = ClipIndex.load([task], ["test"])
     monkeypatch.setattr(leakage, "_SECONDS_UNASKED", 1.0)
     assert "have a near-copy" in leakage.near_copies("task", tested, {"teller": models[0]})[0]  # from kept fingerprints
