@@ -13,24 +13,33 @@ from unfused_ray.figures.canvas import save
 DOCS = Path(__file__).parent
 PICTURE = DOCS / "pictures" / "compute.png"
 
-_FIRST, _WITH_600, _STUDENTS = "corpus", "corpus-600-tflop", "corpus-first-weights"
+_FIRST, _WITH_600, _STUDENTS, _LAST = "corpus", "corpus-600-tflop", "corpus-first-weights", "corpus-compute"
 CURVES: dict[str, list[tuple[float, str, str]]] = {
     "DECAR-v2": [
+        (66, _LAST, "DECAR-v2, 60 TFLOP (seed 0)"),
         (200, _WITH_600, "DECAR-v2"),
         (593, _WITH_600, "DECAR-v2, 600 TFLOP"),
         (593, _STUDENTS, "DECAR-v2, 600 TFLOP (seed 1)"),
         (593, "corpus-600-tflop-seed-2", "DECAR-v2 600"),
-        (2010, "corpus-2000-tflop", "DECAR-v2, 2,000 TFLOP (seed 0)"),
+        (2010, _LAST, "DECAR-v2, 2,000 TFLOP (seed 0)"),
     ],
     "DeLoRes-M": [
+        (56, _LAST, "DeLoRes-M, 60 TFLOP (seed 0)"),
         (207, _WITH_600, "DeLoRes-M"),
         (601, _WITH_600, "DeLoRes-M, 600 TFLOP"),
-        (601, "corpus-delores-m-600-tflop-seed-2", "DeLoRes-M, 600 TFLOP (seed 2)"),
+        (601, _LAST, "DeLoRes-M, 600 TFLOP (seed 1)"),
+        (601, _LAST, "DeLoRes-M, 600 TFLOP (seed 2)"),
     ],
-    "UnFuSeD student of DECAR-v2": [(405, _STUDENTS, "UnFuSeD, own first weights")],
+    "UnFuSeD student of DECAR-v2": [
+        (405, _STUDENTS, "UnFuSeD, own first weights"),
+        (2209, _LAST, "UnFuSeD of DECAR-v2, 2,000 TFLOP (seed 0)"),
+    ],
     "student of a random encoder": [(205, _STUDENTS, "student of a random encoder")],
     "student of shuffled labels": [(405, _WITH_600, "student of shuffled labels")],
-    "BYOL-A": [(200, "corpus-200-tflop-byol-a", "BYOL-A")],
+    "BYOL-A": [
+        (57, _LAST, "BYOL-A, 60 TFLOP (seed 0)"),
+        (200, "corpus-200-tflop-byol-a", "BYOL-A"),
+    ],
     "supervised, the student's shape": [(226, _FIRST, "supervised")],
 }
 """Points by curve: 10¹² operations, and a row of a table."""
