@@ -28,10 +28,8 @@ from unfused_ray.config import PretrainConfig
 from unfused_ray.data.stream.plan import Pass
 from unfused_ray.data.stream.prefetch import LocalSource
 from unfused_ray.machine import memory
-from unfused_ray.runs.checkpoints import Position
 from unfused_ray.runs.run import Run
 from unfused_ray.training.driver import dry_run, launch
-from unfused_ray.training.worker.epoch_sums import EpochSums
 
 _BESIDE = """
 import os, sys
@@ -68,10 +66,9 @@ def beside(config: PretrainConfig, watch: Sequence[str], rounds: int) -> dict[st
     source = LocalSource(measured.job.planner, measured.job.reader)
     some = source.blocks(Pass("train", 0))
     blocks = [next(some) for _ in range(measured.learner.blocks_per_step)]
-    labels = [np.zeros(plan.index.num_clips, np.int32) for _ in measured.num_classes]
 
     def step() -> None:
-        measured.learner.step(Position(), iter(blocks), labels, 0.0, EpochSums())
+        measured.step(iter(blocks))
 
     command = [sys.executable, "-c", _BESIDE, config.encoder.model_dump_json(), *watch]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -26,7 +26,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -42,11 +41,9 @@ from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.plan import Pass, Segment
 from unfused_ray.machine import memory
 from unfused_ray.runs import run as runs
-from unfused_ray.runs.checkpoints import Position
 from unfused_ray.runs.start_times import read_start_times
 from unfused_ray.training.driver import launch
 from unfused_ray.training.driver.dry_run import Measurement
-from unfused_ray.training.worker.epoch_sums import EpochSums
 
 EPOCHS, ROUNDS = 3, 3
 
@@ -75,7 +72,6 @@ def measure_bound(config: PretrainConfig, index: ClipIndex) -> list[Bound]:
     learner, planner, reader = measured.learner, measured.job.planner, measured.job.reader
     task = planner.read_tasks(Segment(Pass("train", 0), planner.num_steps("train")))[0]
     blocks = list(reader.read(Pass("train", 0), task))
-    labels = [np.zeros(index.num_clips, np.int32) for _ in measured.num_classes]
     waves = to_device(blocks[0].waves, measured.device)
     make_views, ready = learner.views, learner.views(waves, 0, 0)
     endless, clips_per_step = itertools.cycle(blocks), learner.blocks_per_step * config.batch.block
@@ -85,7 +81,7 @@ def measure_bound(config: PretrainConfig, index: ClipIndex) -> list[Bound]:
             torch.cuda.synchronize()
 
     def step() -> None:
-        learner.step(Position(), endless, labels, 0.0, EpochSums())
+        measured.step(endless)
         wait()
 
     def views() -> None:

@@ -29,3 +29,8 @@ def unit_rows(vectors_ND: np.ndarray) -> np.ndarray:
     """L2-normalise in the given type; a zero row stays zero."""
     norms_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
     return vectors_ND / np.where(norms_N1 > 0, norms_N1, 1)
+
+
+def random_unit_rows(rng: np.random.Generator, count: int, dim: int) -> np.ndarray:
+    """Return ``(count, dim)`` float32 rows of length 1, in random directions."""
+    return unit_rows(rng.standard_normal((count, dim), dtype=np.float32))

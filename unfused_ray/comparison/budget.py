@@ -9,7 +9,6 @@ budget's epochs exclude it, a row's cost includes it.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from unfused_ray.config import DistillConfig, EncoderConfig, TrainingConfig
@@ -33,15 +32,11 @@ def clip_operations(config: TrainingConfig, index: ClipIndex) -> float:
         index: its clips; their number of classes may decide the size of a head.
     """
     stage = stage_of(config)
-    clustering, num_classes = stage.clustering, stage.num_classes(index)
-    method = stage.build_method(num_classes)
-    if clustering is not None:
-        size = clustering.dim
-        method.begin_epoch([np.full((clusters, size), size**-0.5, np.float32) for clusters in num_classes])
+    method, clustering = stage.begun_method(index), stage.clustering
     frames = config.front_end.num_frames(config.crop.num_samples(config.front_end.sample_rate))
     views = torch.randn(method.num_views, _CLIPS, config.front_end.num_mels, frames)
     with Operations() as operations:
-        _loss(method, views, torch.zeros(len(num_classes), _CLIPS, dtype=torch.int64)).backward()
+        _loss(method, views, torch.zeros(len(stage.num_classes(index)), _CLIPS, dtype=torch.int64)).backward()
         if clustering is not None and clustering.full_pass:
             method.embed(views[0])
     return operations.count / _CLIPS

@@ -25,9 +25,10 @@ from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.evaluation.tasks import load_task, role
 from unfused_ray.lease import is_in_use
 from unfused_ray.runs.checkpoints import CheckpointStore
+from unfused_ray.runs.exported import exported_network
 from unfused_ray.runs.reader import seconds_of
 from unfused_ray.runs.run import Run, is_run
-from unfused_ray.training.driver import launch
+from unfused_ray.training.driver.launch import check
 
 State = Literal["to do", "begun", "running", "finished"]
 
@@ -245,9 +246,9 @@ def refuse_other_settings(training: Training) -> None:
     Raises:
         ValueError: they differ; names the differences.
     """
-    run, facts = Run(training.folder), launch.check(training.config).facts
+    run, facts = Run(training.folder), check(training.config).facts
     changes = run.changes(training.config, facts)
-    exported, planned = launch.exported_network(run, training.config.export), training.config.watch.export
+    exported, planned = exported_network(run), training.config.watch.export
     if changes := [*changes, *([f"watch.export: {exported} → {planned}"] if exported != planned else ())]:
         raise ValueError(
             f"{training.folder} was trained with other settings than those of {training.system.name}:\n  "

@@ -198,23 +198,10 @@ def _with_mean(of_tasks: dict[str, tuple[float, np.ndarray]]) -> dict[str, tuple
     return of_tasks | {MEAN: (float(np.mean(values)), bootstrap.mean_over_tasks(draws))}
 
 
-def _path(output: str, task: Task, system: System) -> str:
-    return storage.join(output, task.name, cells.file_name(system.name))
-
-
-def _key(task: Task, system: System, protocol: Protocol) -> str:
-    """Return a hash that changes when the scores would."""
-    content = f"{_FORMAT_VERSION} {system.identity(task)} {task.index.checksums} {protocol.sha256}"
-    return storage.sha256(content.encode())
-
-
 def _read(output: str, protocol: Protocol, task: Task, system: System) -> ValidationScores | None:
-    """Read stored scores; None if there are none, if their inputs differ, or if damaged clips may be readable now."""
-    path, key = _path(output, task, system), _key(task, system, protocol)
-    if not storage.exists(path):
-        return None
-    written = storage.read_json(path)
-    if written["key"] != key or written["damaged"]:
+    """Read stored scores; None if they have to be computed."""
+    written = cells.read_result(output, task, system, protocol, _FORMAT_VERSION)
+    if written is None:
         return None
     scores: dict[Measure, np.ndarray] = {measure: np.array(written["scores"][measure]) for measure in QUICK_MEASURES}
     return ValidationScores(scores, np.array(written["groups"]), written["damaged"])
@@ -234,12 +221,9 @@ def _fill(output: str, protocol: Protocol, cache: EmbeddingCache, task: Task, sy
         damaged = max(damaged, int((~finite_clips(vectors_ND, labelled)).sum()))
     made = ValidationScores(scores, task.groups[held_V], damaged)
     content: dict[str, Any] = {
-        "key": _key(task, system, protocol),
-        "task": task.name,
-        "row": system.name,
         "scores": {measure: values.tolist() for measure, values in scores.items()},
         "groups": made.groups.tolist(),
         "damaged": damaged,
     }
-    storage.write_json(_path(output, task, system), content, _FORMAT_VERSION)
+    cells.write_result(output, task, system, protocol, _FORMAT_VERSION, content)
     return made

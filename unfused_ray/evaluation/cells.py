@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Self, get_args
@@ -116,16 +116,9 @@ class Heard:
 
 
 def read(output: str, task: Task, system: System, protocol: Protocol) -> Cell | None:
-    """Read the cell of a system and a task from an output folder; None if it has to be computed.
-
-    A cell with damaged clips is not read, because the cause, such as a missing file, may be gone.
-    """
-    if not is_stored(output, task, system):
-        return None
-    written = storage.read_json(_path(output, task.name, system.name))
-    if written["key"] != _key(task, system, protocol) or written["damaged"]:
-        return None
-    return Cell.of(written["seeds"], task, damaged=0)
+    """Read the cell of a system and a task from an output folder; None if it has to be computed."""
+    written = read_result(output, task, system, protocol, FORMAT_VERSION)
+    return None if written is None else Cell.of(written["seeds"], task, damaged=0)
 
 
 def compute(
@@ -151,15 +144,37 @@ def labelled_clips(task: Task) -> Labelled:
 
 def write(output: str, task: Task, system: System, protocol: Protocol, cell: Cell) -> None:
     """Store a cell in an output folder."""
-    content = {
-        "key": _key(task, system, protocol),
-        "task": task.name,
-        "row": system.name,
-        "classes": task.class_names,
-        "damaged": cell.damaged,
-        "seeds": cell.results,
-    }
-    storage.write_json(_path(output, task.name, system.name), content, FORMAT_VERSION)
+    content = {"classes": task.class_names, "damaged": cell.damaged, "seeds": cell.results}
+    write_result(output, task, system, protocol, FORMAT_VERSION, content)
+
+
+def read_result(
+    output: str, task: Task, system: System, protocol: Protocol, format_version: int
+) -> dict[str, Any] | None:
+    """Read a result of a system on a task that :func:`write_result` stored; None if it has to be computed.
+
+    A result with damaged clips is not read, because the cause, such as a missing file, may be gone.
+    """
+    if not is_stored(output, task, system):
+        return None
+    written = storage.read_json(_path(output, task.name, system.name))
+    is_current = written["key"] == _key(task, system, protocol, format_version)
+    return written if is_current and not written["damaged"] else None
+
+
+def write_result(
+    output: str, task: Task, system: System, protocol: Protocol, format_version: int, content: Mapping[str, Any]
+) -> None:
+    """Store a result of a system on a task under a key that changes when the result would.
+
+    Args:
+        output: folder of the results.
+        task, system, protocol: inputs of the result.
+        format_version: version of the content; another one has another key.
+        content: the result; ``damaged`` is its number of damaged clips.
+    """
+    known = {"key": _key(task, system, protocol, format_version), "task": task.name, "row": system.name}
+    storage.write_json(_path(output, task.name, system.name), {**known, **content}, format_version)
 
 
 def is_stored(output: str, task: Task, system: System) -> bool:
@@ -214,7 +229,6 @@ def _hear(task: Task, vectors_ND: np.ndarray, num_heard: int) -> Heard:
     return Heard(task.name, vectors_ND[test][whole], task.class_ids[test][whole])
 
 
-def _key(task: Task, system: System, protocol: Protocol) -> str:
-    """Return a hash that changes when the cell's content would."""
+def _key(task: Task, system: System, protocol: Protocol, format_version: int) -> str:
     networks = " ".join(system.identity(round_) for round_ in task.rounds)
-    return storage.sha256(f"{FORMAT_VERSION} {networks} {task.index.checksums} {protocol.sha256}".encode())
+    return storage.sha256(f"{format_version} {networks} {task.index.checksums} {protocol.sha256}".encode())

@@ -22,24 +22,19 @@ import torch
 from rich.table import Table
 
 from unfused_ray.clustering.row_blocks import RowBlocks
-from unfused_ray.clustering.rows import BLOCK_ROWS
+from unfused_ray.clustering.rows import BLOCK_ROWS, random_unit_rows
 from unfused_ray.config import TrainingConfig
-from unfused_ray.data.shards.format import Statistics
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.plan import Pass, Planner
 from unfused_ray.data.stream.read import Block
 from unfused_ray.labels.clustered import passes_before
 from unfused_ray.machine.threads import usable_cores
 from unfused_ray.progress import described
-from unfused_ray.runs.checkpoints import Position
 from unfused_ray.training.driver.forecast import Forecast
-from unfused_ray.training.job import TrainingJob
+from unfused_ray.training.driver.trial import Trial
 from unfused_ray.training.runtimes import runtime_of
 from unfused_ray.training.runtimes.runtime import Resources
-from unfused_ray.training.worker.collectives import LocalCollectives
 from unfused_ray.training.worker.device import set_threads
-from unfused_ray.training.worker.epoch_sums import EpochSums
-from unfused_ray.training.worker.learner import Learner
 
 DECODE_SECONDS, STEP_SECONDS, OTHER_SECONDS = 1.5, 5.0, 0.7
 """Time for which a stage is measured, unless two repetitions take longer."""
@@ -98,7 +93,7 @@ def _rehearse(config: TrainingConfig, index: ClipIndex, resources: Resources) ->
     return Rehearsal(forecast, measured.learner.arithmetic, measured.plan is not None, measured.checkpoint_bytes())
 
 
-class Measurement:
+class Measurement(Trial):
     """The parts of a run that can be tried in one process: reading, a step, an embedding, a clustering.
 
     Its creation gives this process the torch threads that a worker would have.
@@ -115,17 +110,8 @@ class Measurement:
         workers = self.resources.num_workers
         self.device = torch.device("cuda" if runtime.uses_gpus(config.runtime) and torch.cuda.is_available() else "cpu")
         self.threads = set_threads(config.runtime, math.ceil(workers / self.resources.num_nodes))
-        # A worker's share of a step becomes a step of its own, which one process can measure.
-        share = {"batch.blocks_per_step": config.batch.blocks_per_step // workers, "runtime.kind": "in-process"}
-        known = index.statistics(config.front_end) or Statistics(1, 0.0, 1.0)  # any will do: the time is the same
-        self.job = TrainingJob(config.replace(share), "", index, known)
+        super().__init__(config, index, workers, self.device)
         self.plan = self.job.clustering_plan(0 if runtime.has_assignment_actor else self.threads)
-        self.num_classes = self.job.stage.num_classes(index)
-        method = self.job.stage.build_method(self.num_classes)
-        if self.plan is not None:
-            rng = np.random.default_rng(config.seed)
-            method.begin_epoch([_unit_vectors(rng, clusters, self.plan.dim) for clusters in self.num_classes])
-        self.learner = Learner(self.job.config, known, method.train(), LocalCollectives(), self.device)
 
     def forecast(self) -> Forecast:
         """Measure every stage of the run. This takes about ten seconds, unless a step takes long."""
@@ -134,8 +120,7 @@ class Measurement:
         passes = [pass_ for epoch in range(epochs) for pass_ in passes_before(clustering, epoch, epoch == 0)]
         decode, blocks = self._decode()
         endless = itertools.cycle(blocks)
-        labels = [np.zeros(self.job.index.num_clips, np.int32) for _ in self.num_classes]
-        step = self._seconds(lambda: self.learner.step(Position(), endless, labels, 0.0, EpochSums()), STEP_SECONDS)
+        step = self._seconds(lambda: self.step(endless), STEP_SECONDS)
         return Forecast(
             decode=decode,
             train=step / self.learner.blocks_per_step,
@@ -157,7 +142,7 @@ class Measurement:
         num_clips, dim = self.job.index.num_clips, self.plan.dim if self.plan else 0
         tensors = sum(tensor.nbytes for group in self.learner.state.tensors().values() for tensor in group.values())
         bank = math.ceil(num_clips / BLOCK_ROWS) * BLOCK_ROWS * 2 * (dim + 1) if dim else 0
-        labels = len(self.num_classes) * num_clips * (8 + 4 + 4)
+        labels = len(self.labels) * num_clips * (8 + 4 + 4)
         return tensors + bank + labels
 
     def _decode(self) -> tuple[float, list[Block]]:
@@ -184,10 +169,10 @@ class Measurement:
         num_blocks = math.ceil(plan.num_clips / BLOCK_ROWS)
         sample = min(num_blocks, threads)
         rng = np.random.default_rng(plan.seed)
-        points = RowBlocks.of(_unit_vectors(rng, sample * BLOCK_ROWS, plan.dim), threads)
+        points = RowBlocks.of(random_unit_rows(rng, sample * BLOCK_ROWS, plan.dim), threads)
         seconds = self._seconds(points.gram, OTHER_SECONDS)
         for clusters in plan.num_clusters:
-            centroids = _unit_vectors(rng, clusters, plan.dim)
+            centroids = random_unit_rows(rng, clusters, plan.dim)
             seconds += (plan.iterations + 1) * self._seconds(partial(points.sums, centroids), OTHER_SECONDS)
         return seconds * num_blocks / sample
 
@@ -201,8 +186,3 @@ class Measurement:
                 torch.cuda.synchronize()
             taken.append(time.perf_counter() - started)
         return statistics.median(taken[1:])
-
-
-def _unit_vectors(rng: np.random.Generator, count: int, dim: int) -> np.ndarray:
-    vectors = rng.standard_normal((count, dim), dtype=np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -4,24 +4,16 @@ CPU."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 
-import numpy as np
 import torch
 
 from unfused_ray.config import TrainingConfig
-from unfused_ray.data.shards.format import Statistics
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.plan import Pass
 from unfused_ray.data.stream.prefetch import LocalSource
-from unfused_ray.data.stream.read import Block
 from unfused_ray.models import kernels
 from unfused_ray.models.roofline import CARDS, count, estimate
-from unfused_ray.runs.checkpoints import Position
-from unfused_ray.training.job import TrainingJob
-from unfused_ray.training.worker.collectives import LocalCollectives
-from unfused_ray.training.worker.epoch_sums import EpochSums
-from unfused_ray.training.worker.learner import Learner
+from unfused_ray.training.driver.trial import Trial
 
 
 def describe(config: TrainingConfig, index: ClipIndex) -> str:
@@ -35,24 +27,10 @@ def describe(config: TrainingConfig, index: ClipIndex) -> str:
     """
     runtime = config.runtime
     workers = runtime.num_workers if runtime.kind == "workers" else 1
-    share = {
-        "batch.blocks_per_step": config.batch.blocks_per_step // workers,
-        "runtime.kind": "in-process",
-        "runtime.precision": "bfloat16",
-    }
-    job = TrainingJob(config.replace(share), "", index, index.statistics(config.front_end) or Statistics(1, 0.0, 1.0))
-    num_classes, clustering = job.stage.num_classes(index), job.stage.clustering
-    method = job.stage.build_method(num_classes)
-    if clustering is not None:
-        method.begin_epoch([np.eye(clusters, clustering.dim, dtype=np.float32) for clusters in num_classes])
-    learner = Learner(job.config, job.statistics, method.train(), LocalCollectives(), torch.device("cpu"))
-    blocks = itertools.cycle(itertools.islice(_blocks(job), job.config.batch.blocks_per_step))
-    labels = [np.zeros(index.num_clips, np.int32) for _ in num_classes]
+    trial = Trial(config, index, workers, torch.device("cpu"), **{"runtime.precision": "bfloat16"})
+    read = LocalSource(trial.job.planner, trial.job.reader).blocks(Pass("train", 0))
+    blocks = itertools.cycle(itertools.islice(read, trial.learner.blocks_per_step))
     with kernels.as_on_gpu():
-        work = count(lambda: learner.step(Position(), blocks, labels, 0.0, EpochSums()))
-    found = estimate(work, job.config.batch.clips_per_step, CARDS[runtime.estimate_for])
+        work = count(lambda: trial.step(blocks))
+    found = estimate(work, trial.job.config.batch.clips_per_step, CARDS[runtime.estimate_for])
     return f"{runtime.estimate_for}: {found}"
-
-
-def _blocks(job: TrainingJob) -> Iterator[Block]:
-    return LocalSource(job.planner, job.reader).blocks(Pass("train", 0))

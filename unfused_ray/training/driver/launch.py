@@ -19,13 +19,13 @@ from unfused_ray.data.stream.plan import Planner
 from unfused_ray.evaluation.watched_clips import watched_tasks
 from unfused_ray.home import home
 from unfused_ray.lease import Lease, refuse_lost, user
-from unfused_ray.models.export import DESCRIPTION
 from unfused_ray.progress import described
 from unfused_ray.runs.checkpoints import CheckpointStore, Position
 from unfused_ray.runs.environment import environment
+from unfused_ray.runs.exported import exported_epochs, exported_network
 from unfused_ray.runs.provenance import origin_facts, origins
 from unfused_ray.runs.resume import ResumePoint, find_resume_point
-from unfused_ray.runs.run import CONFIGS, Run, is_run
+from unfused_ray.runs.run import Run
 from unfused_ray.runs.start_times import StartTimes
 from unfused_ray.runs.status import Status
 from unfused_ray.runs.watched import has_ended_early
@@ -103,7 +103,7 @@ def describe(plan: TrainingPlan) -> Table:
     if holder := user(run.uri):
         table.add_row("in use by", f"{holder}: this command would be refused")
     if changes := run.changes(config, plan.facts):
-        kept = CheckpointStore(run.uri).committed() or _epochs_of_network(run)
+        kept = CheckpointStore(run.uri).committed() or exported_epochs(run)
         table.add_row("other settings", "\n".join([*changes, "refused" if kept else "the run would begin anew"]))
     return table
 
@@ -172,7 +172,7 @@ def _end_without_checkpoints(plan: TrainingPlan) -> Status | None:
         ValueError: other settings, or more epochs, would make it begin anew and replace its network.
     """
     run, config = plan.run, plan.config
-    epochs = 0 if CheckpointStore(run.uri).committed() else _epochs_of_network(run)
+    epochs = 0 if CheckpointStore(run.uri).committed() else exported_epochs(run)
     if not epochs:
         return None
     has_ended = epochs == config.last_epoch or has_ended_early(run.history(), config.watch)
@@ -186,11 +186,6 @@ def _end_without_checkpoints(plan: TrainingPlan) -> Status | None:
     return Status("stopped" if stopped else "finished", epochs, 0)
 
 
-def _epochs_of_network(run: Run) -> int:
-    """Return the number of epochs of a run when it exported its network; 0 before that."""
-    return _exported_epochs(run, CONFIGS[run.record()["stage"]].export) if is_run(run.uri) else 0
-
-
 def _status_without_training(run: Run, config: TrainingConfig, own: ResumePoint) -> Status | None:
     """Return the status of a run that has no epoch left to train, or has ended early; None if it is to be trained.
 
@@ -198,13 +193,13 @@ def _status_without_training(run: Run, config: TrainingConfig, own: ResumePoint)
         ValueError: the run is already beyond the end set by ``stop_after`` or ``epochs``, and was not exported there.
     """
     position, early = own.position, has_ended_early(own.checkpoint.details["history"], config.watch)
-    if (position.epoch >= config.last_epoch or early) and _exported_epochs(run, config.export) == position.epoch:
+    if (position.epoch >= config.last_epoch or early) and exported_epochs(run) == position.epoch:
         finished = position.epoch >= config.epochs
         more = "More --epochs resume it from its end" if finished else "A later --stop-after resumes it"
         if early and not finished:
             more = "It has ended early; --watch.patience 0 resumes it"
         logger.info("%s has no epoch left to train. %s", run.uri, more)
-        if (exported := exported_network(run, config.export)) != config.watch.export:
+        if (exported := exported_network(run)) != config.watch.export:
             logger.warning("watch.export=%s is ignored: the run ended with %s", config.watch.export, exported)
         return Status("finished" if finished or early else "stopped", position.epoch, position.step)
     if position > Position(config.last_epoch):
@@ -276,25 +271,3 @@ def _read(plan: TrainingPlan) -> dict[str, tuple[str, ...]]:
     config = plan.config
     fork = {"fork": (config.fork,)} if plan.fork_point else {}  # once the run has begun, its source may be gone
     return {"data": config.data, "watch.data": config.watch.data, **fork}
-
-
-def _exported_epochs(run: Run, export: str) -> int:
-    """Return the number of epochs of the run when it was exported, perhaps fewer than now; 0 without an export."""
-    extra = _export(run, export)
-    epochs: int = extra.get("run_epochs", extra.get("epochs", 0))  # older runs record only the latter
-    return epochs
-
-
-def exported_network(run: Run, export: str) -> str:
-    """Return which network a run has exported, by its name in ``watch.export``; the run's record may name another by
-    now."""
-    settings = _export(run, export).get("config", {}).get("watch", {})
-    name: str = settings.get("export", "last")
-    return name
-
-
-def _export(run: Run, export: str) -> dict[str, Any]:
-    """Return details of a run's exported network: its epochs, and the settings that it was exported with."""
-    path = storage.join(run.uri, export, DESCRIPTION)
-    extra: dict[str, Any] = storage.read_json(path)["extra"] if storage.exists(path) else {}
-    return extra

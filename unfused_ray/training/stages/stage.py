@@ -6,6 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from unfused_ray.clustering.rows import random_unit_rows
 from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.shards.format import Statistics
 from unfused_ray.data.shards.index import ClipIndex
@@ -64,6 +67,15 @@ class Stage(ABC):
     @abstractmethod
     def build_method(self, num_classes: Sequence[int]) -> Method:
         """Return the method with random weights, for labels with these numbers of classes, one per head."""
+
+    def begun_method(self, index: ClipIndex) -> Method:
+        """Return the method in an epoch, with random weights and prototypes, to measure what a run would cost."""
+        num_classes, clustering = self.num_classes(index), self.clustering
+        method = self.build_method(num_classes)
+        if clustering is not None:
+            rng = np.random.default_rng(self.seed_of_weights)
+            method.begin_epoch([random_unit_rows(rng, clusters, clustering.dim) for clusters in num_classes])
+        return method.train()
 
 
 def refuse_many_clusters(field: str, num_clusters: Sequence[int], index: ClipIndex) -> None:

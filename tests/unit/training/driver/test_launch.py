@@ -227,3 +227,12 @@ def test_a_warm_up_that_takes_the_whole_run_is_named(
     assert "warmup_epochs" not in caplog.text
     check(config("run", epochs=1, optimizer__warmup_epochs=1))
     assert "optimizer.warmup_epochs=1 takes all of epochs=1: the learning rate only rises" in caplog.text
+
+
+def test_a_finished_run_whose_export_is_of_another_version_is_refused(config: Callable[..., PretrainConfig]) -> None:
+    job = config("run", epochs=1)
+    train(job)
+    description = Path(job.output, "encoder", "encoder.json")
+    description.write_text(description.read_text().replace('"format_version": 1', '"format_version": 99'))
+    with pytest.raises(ValueError, match=r"encoder\.json has format_version 99"):
+        train(job)
