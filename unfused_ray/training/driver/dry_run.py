@@ -31,7 +31,7 @@ from unfused_ray.labels.clustered import passes_before
 from unfused_ray.machine.threads import usable_cores
 from unfused_ray.progress import described
 from unfused_ray.training.driver.forecast import Forecast
-from unfused_ray.training.driver.trial import Trial
+from unfused_ray.training.driver.lone_worker import LoneWorker
 from unfused_ray.training.runtimes import runtime_of
 from unfused_ray.training.runtimes.runtime import Resources
 from unfused_ray.training.worker.device import set_threads
@@ -93,7 +93,7 @@ def _rehearse(config: TrainingConfig, index: ClipIndex, resources: Resources) ->
     return Rehearsal(forecast, measured.learner.arithmetic, measured.plan is not None, measured.checkpoint_bytes())
 
 
-class Measurement(Trial):
+class Measurement(LoneWorker):
     """The parts of a run that can be tried in one process: reading, a step, an embedding, a clustering.
 
     Its creation gives this process the torch threads that a worker would have.

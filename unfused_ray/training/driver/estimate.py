@@ -13,7 +13,7 @@ from unfused_ray.data.stream.plan import Pass
 from unfused_ray.data.stream.prefetch import LocalSource
 from unfused_ray.models import kernels
 from unfused_ray.models.roofline import CARDS, count, estimate
-from unfused_ray.training.driver.trial import Trial
+from unfused_ray.training.driver.lone_worker import LoneWorker
 
 
 def describe(config: TrainingConfig, index: ClipIndex) -> str:
@@ -27,10 +27,10 @@ def describe(config: TrainingConfig, index: ClipIndex) -> str:
     """
     runtime = config.runtime
     workers = runtime.num_workers if runtime.kind == "workers" else 1
-    trial = Trial(config, index, workers, torch.device("cpu"), **{"runtime.precision": "bfloat16"})
-    read = LocalSource(trial.job.planner, trial.job.reader).blocks(Pass("train", 0))
-    blocks = itertools.cycle(itertools.islice(read, trial.learner.blocks_per_step))
+    worker = LoneWorker(config, index, workers, torch.device("cpu"), **{"runtime.precision": "bfloat16"})
+    read = LocalSource(worker.job.planner, worker.job.reader).blocks(Pass("train", 0))
+    blocks = itertools.cycle(itertools.islice(read, worker.learner.blocks_per_step))
     with kernels.as_on_gpu():
-        work = count(lambda: trial.step(blocks))
-    found = estimate(work, trial.job.config.batch.clips_per_step, CARDS[runtime.estimate_for])
+        work = count(lambda: worker.step(blocks))
+    found = estimate(work, worker.job.config.batch.clips_per_step, CARDS[runtime.estimate_for])
     return f"{runtime.estimate_for}: {found}"

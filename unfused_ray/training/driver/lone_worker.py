@@ -19,7 +19,7 @@ from unfused_ray.training.worker.epoch_sums import EpochSums
 from unfused_ray.training.worker.learner import Learner
 
 
-class Trial:
+class LoneWorker:
     """A worker whose share of a step is a step of its own, which one process can try.
 
     Args:
