@@ -210,18 +210,18 @@ def embed(recipe: str | EmbedConfig = "default", /, **changes: Any) -> VectorMan
         return job.run(job.check(config))
 
 
-def export(recipe: str | ExportConfig = "default", /, **changes: Any) -> ExportResult:
+def export(encoder: str | os.PathLike[str] | ExportConfig = "", /, **changes: Any) -> ExportResult:
     """Write an encoder in a form that other software loads, and compare it with the encoder on real clips.
 
     Args:
-        recipe: a recipe of ``unfused-ray export``, or a configuration.
-        changes: values of fields that differ from the recipe's; at least ``encoder``.
+        encoder: folder of a run or of its export, by path or URI, or a configuration.
+        changes: other fields of :class:`~unfused_ray.config.ExportConfig`.
 
     Raises:
         ValueError, OSError: the job cannot work; names field, value and rule.
         MissingExtraError: an extra of the package is not installed.
     """
-    config = _configured(recipe, recipes.EXPORT, changes)
+    config = _about(ExportConfig, "encoder", encoder, changes)
     from unfused_ray.exports import job
 
     return job.run(job.check(config))

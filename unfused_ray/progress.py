@@ -11,7 +11,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console, Group
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as RichProgress
 from rich.table import Column, Table
 from rich.text import Text
@@ -36,7 +43,7 @@ class Progress:
     Args:
         name: title of the bar.
         total: total number of units of work.
-        unit: name of a unit, in the plural.
+        unit: name of a unit, in the plural; ``%`` for a share, which is shown without a count and a rate.
         done: number of units done before; they do not count for the rate.
         console: console to write to; standard error by default.
     """
@@ -51,7 +58,7 @@ class Progress:
         self._bar = RichProgress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            MofNCompleteColumn(),
+            TaskProgressColumn() if unit == "%" else MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[figures]}", markup=False),
@@ -68,7 +75,11 @@ class Progress:
     def update(self, done: int, **figures: float | str) -> None:
         """Show ``done`` units of the total, with ``figures`` beside them."""
         moved, self.done = done != self.done, done
-        text = "  ".join([f"{_rate(self.rate)} {self.unit}/s", *(f"{name} {_short(v)}" for name, v in figures.items())])
+        share, count, rate = f"{done / max(self.total, 1):.0%}", "", []
+        if self.unit != "%":
+            share, count = f"({share})", f"{done}/{self.total} {self.unit} "
+            rate = [f"{_rate(self.rate)} {self.unit}/s"]
+        text = "  ".join([*rate, *(f"{name} {_short(v)}" for name, v in figures.items())])
         self._bar.update(self._task, completed=done, figures=text)
         now = time.monotonic()
         if not self._console.is_terminal and moved and (now - self._last_line >= _LOG_SECONDS or done >= self.total):
@@ -76,7 +87,7 @@ class Progress:
             left = (self.total - done) / self.rate if self.rate else float("inf")
             eta = f"{_duration(left)} left" if left < float("inf") else "time left unknown"
             self._console.print(
-                f"{self.name}: {done}/{self.total} {self.unit} ({done / max(self.total, 1):.0%}), {eta}, {text}",
+                f"{self.name}: {count}{share}, {', '.join(filter(None, [eta, text]))}",
                 soft_wrap=True,
                 highlight=False,
             )

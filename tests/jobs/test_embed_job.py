@@ -455,6 +455,10 @@ def test_what_cannot_work_is_refused_and_leaves_no_manifest(tmp_path: Path, enco
     with pytest.raises(ValueError, match="prepared source"):
         embed(config.replace(output=str(shards)))
     assert contents(shards) == before
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"run holds run\.json: it is a run, .*Give another --output"):
+        embed(config.replace(output=str(tmp_path / "run")))
     with pytest.raises(ValueError, match="gpus_per_task=1 must not exceed the cluster's 0 GPUs"):
         embed(config.replace(gpus_per_task=1.0))
     slow = str(tmp_path / "slow")

@@ -38,6 +38,21 @@ def test_a_slow_job_shows_its_rate_and_the_hours_that_are_left(monkeypatch: pyte
     assert log.getvalue() == "training: 1/400 steps (0%), 4:39:18 left, 0.024 steps/s\n"
 
 
+def test_a_share_is_shown_once_and_without_a_rate(monkeypatch: pytest.MonkeyPatch):
+    clock = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    log, screen = io.StringIO(), io.StringIO()
+    for console in (Console(file=log), Console(file=screen, force_terminal=True, width=120)):
+        with Progress("embedding every clip", total=100, unit="%", console=console) as bar:
+            clock[0] += 20
+            bar.update(25)
+            bar.update(50, loss=0.5)
+    assert log.getvalue() == "embedding every clip: 25%, 60 s left\n"
+    assert "50%" in screen.getvalue()
+    assert "/100" not in screen.getvalue()
+    assert "%/s" not in screen.getvalue()
+
+
 def test_a_terminal_gets_one_bar():
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=120)

@@ -14,6 +14,7 @@ from unfused_ray import paths
 from unfused_ray.config import (
     DuplicatesConfig,
     EvaluateConfig,
+    ExportConfig,
     PrepareConfig,
     PretrainConfig,
     SearchConfig,
@@ -129,6 +130,25 @@ def test_what_is_given_beside_a_configuration_is_not_ignored(monkeypatch: pytest
     assert (looked.sources, looked.against) == (("/a",), ("/c",))
     assert unfused_ray.duplicates(looked, ()) == DuplicatesConfig(sources=("/a",))
     assert unfused_ray.duplicates("/a", against="/c") == looked
+
+
+def test_what_is_no_name_of_a_recipe_is_refused() -> None:
+    with pytest.raises(ValueError, match="5 is no recipe: give its name"):
+        unfused_ray.recipe(5)  # type: ignore[arg-type]
+
+
+def test_an_export_takes_its_encoder_first_as_on_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from unfused_ray.exports import job as exports_job
+
+    monkeypatch.setattr(exports_job, "check", lambda config: config)
+    monkeypatch.setattr(exports_job, "run", lambda config: config)
+    asked: Any = unfused_ray.export(tmp_path, to="torch")
+    assert asked == ExportConfig(encoder=str(tmp_path), to="torch")
+    assert unfused_ray.export(encoder=tmp_path, to="torch") == unfused_ray.export(asked) == asked
+    with pytest.raises(ValueError, match="encoder='' names nothing"):
+        unfused_ray.export()
 
 
 def test_paths_may_be_path_objects_alone_or_in_lists() -> None:

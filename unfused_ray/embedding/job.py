@@ -18,7 +18,7 @@ from unfused_ray.config import EmbedConfig
 from unfused_ray.data.parts.default_executor import default_executor
 from unfused_ray.data.parts.driver import PartedJob, write_parts
 from unfused_ray.data.parts.executor import Executor
-from unfused_ray.data.parts.ledger import Ledger, changed, delete_reports, refuse_difference
+from unfused_ray.data.parts.ledger import Ledger, changed, delete_reports, refuse_difference, refuse_occupied
 from unfused_ray.data.parts.rejects import count_reasons, told_reasons
 from unfused_ray.data.shards.format import MANIFEST
 from unfused_ray.data.sources.columns import BY_NAME
@@ -70,7 +70,7 @@ def check(config: EmbedConfig) -> EmbeddingPlan:
         FileNotFoundError: the source or the encoder is missing.
         ValueError: a path cannot be used, the source holds no audio, the shards have another sample rate than the
             encoder, the cluster lacks the requested resources, or the output was made with other settings or from other
-            clips.
+            clips, or is another job's.
         InUseError: another process works on the output.
     """
     config = paths.check(config)
@@ -87,7 +87,8 @@ def check(config: EmbedConfig) -> EmbeddingPlan:
         planned = plan_parts(config, sample_rate, executor)
     digest = storage.sha256(json.dumps([settings, planned.contents], sort_keys=True).encode())
     ledger = Ledger(config.output, _REPORTS, config.source, settings, digest)
-    ledger.check_begun()
+    if not ledger.check_begun():
+        refuse_occupied(config.output)
     return EmbeddingPlan(config, None, _Job(encoder, planned, ledger, _dim(encoder, config), executor))
 
 

@@ -54,6 +54,6 @@ def _draw(axis: Axes, series: Curves) -> None:
     if len(series) > 1:
         # Handles and names are given, because Matplotlib itself leaves out names that begin with _.
         axis.legend(axis.lines, [shortened(name, _LEGEND_LETTERS) for name in series], fontsize=8, frameon=False)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axis.ticklabel_format(axis="y", useOffset=False)
     style(axis)

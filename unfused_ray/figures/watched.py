@@ -112,6 +112,6 @@ def _draw(axis: Axes, curves: Mapping[str, WatchedCurve], names: Sequence[str]) 
         beside = f"random, shape of {name}" if name else "random networks of its shape"
         dashes = (_DASH * number, (_DASH, gap))
         axis.axhline(100 * curve.random, color=colour, linestyle=dashes, linewidth=1.3, label=beside)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axis.margins(y=0.12)
     style(axis)

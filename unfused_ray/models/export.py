@@ -12,6 +12,7 @@ In a run, the folder is called ``encoder`` or ``student``. It holds ``encoder.sa
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import safetensors.torch
@@ -99,14 +100,17 @@ def read_description(uri: str) -> dict[str, Any]:
     return {**description, "folder": folder}
 
 
-def load_encoder(uri: str) -> FrozenEncoder:
+def load_encoder(uri: str | os.PathLike[str]) -> FrozenEncoder:
     """Read an exported encoder; ``uri`` is its folder or that of its run, local or remote.
 
     Raises:
         FileNotFoundError: there is no export.
-        ValueError: it was written by another version, or its weights are not those described.
+        ValueError: ``uri`` names no folder, the export was written by another version, or its weights are not those
+            described.
     """
-    description = read_description(uri)
+    if not isinstance(uri, str | os.PathLike) or not (text := os.fspath(uri)):
+        raise ValueError(f"{uri!r} names no encoder: give the folder of a run or of its export, by path or URI")
+    description = read_description(text)
     folder = description["folder"]
     weights = storage.read_bytes(storage.join(folder, WEIGHTS))
     if storage.sha256(weights) != description.get("sha256"):
@@ -129,13 +133,13 @@ def _build(description: dict[str, Any], weights: bytes) -> FrozenEncoder:
     return FrozenEncoder(encoder, log_mel, CropConfig(**description["crop"]), description["extra"])
 
 
-def load_student(uri: str) -> FrozenEncoder:
+def load_student(uri: str | os.PathLike[str]) -> FrozenEncoder:
     """Read the student of a distillation; ``uri`` is its folder or that of its run, local or remote.
 
     Raises:
         FileNotFoundError: there is no export.
-        ValueError: it is too large for a student, or is not the network described.
+        ValueError: as in :func:`load_encoder`, or the network is too large for a student.
     """
     student = load_encoder(uri)
-    refuse_large_student(num_parameters(student.encoder), student.encoder.config.cut, uri)
+    refuse_large_student(num_parameters(student.encoder), student.encoder.config.cut, os.fspath(uri))
     return student

@@ -80,7 +80,17 @@ class PortableEncoder(nn.Module):
         """Return vectors of clips, (B, dim), and over time, (B, T', dim).
 
         ``wave``: (B, samples) float32 at the rate of the front end, in [-1, 1] as recorded: peaks are not normalised.
+
+        Raises:
+            ValueError: ``wave`` has another type, such as int16, or another number of dimensions.
         """
+        dtype = self.window.dtype
+        if not isinstance(wave, Tensor) or wave.dim() != 2 or wave.dtype != dtype:
+            found = f"{getattr(wave, 'dtype', type(wave).__name__)} of shape {tuple(getattr(wave, 'shape', ()))}"
+            raise ValueError(
+                f"wave is {found}: give a tensor of {dtype}, (batch, samples), mono, in [-1, 1], at {self.sample_rate} "
+                "Hz. Of one clip: torch.from_numpy(samples).float()[None]; divide samples of int16 by 2**15 before"
+            )
         features = self.log_mel(wave).unsqueeze(1)
         for block in self.conv:
             features = block(features)

@@ -169,6 +169,8 @@ def recipe(name: str, changes: Mapping[str, Any] | None = None, /, **fields: Any
     Raises:
         ValueError: there is no such recipe, or several jobs have one, or the changes cannot work.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"{name!r} is no recipe: give its name")
     known = {f"{job}/{short}": value for job, table in RECIPES.items() for short, value in table.items()}
     found = [full for full in known if name in (full, full.partition("/")[2])]
     if len(found) > 1:

@@ -13,7 +13,7 @@ from unfused_ray import paths, storage
 from unfused_ray.config import IndexConfig, differences
 from unfused_ray.data.parts.default_executor import default_executor
 from unfused_ray.data.parts.executor import IN_PROCESS, Executor
-from unfused_ray.data.parts.ledger import refuse_difference, refuse_parts
+from unfused_ray.data.parts.ledger import refuse_difference, refuse_occupied
 from unfused_ray.embedding.vectors import VectorManifest
 from unfused_ray.lease import refuse_in_use
 from unfused_ray.progress import summary
@@ -132,10 +132,10 @@ def _existing(config: IndexConfig) -> IndexManifest | None:
 
     Raises:
         ValueError: it was made with other settings, or from other sources than the named ones; or there is none, and
-            the folder is a prepared source or holds vectors.
+            the folder is another job's.
     """
     if not storage.exists(storage.join(config.output, INDEX)):
-        refuse_parts(config.output)
+        refuse_occupied(config.output)
         return None
     before = IndexManifest.load(config.output)
     if config.vectors and not config.rebuild:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from unfused_ray import storage
 from unfused_ray.config import DistillConfig, PretrainConfig, TrainingConfig, differences, explain, idle_fields, within
-from unfused_ray.data.parts.ledger import refuse_parts
+from unfused_ray.data.parts.ledger import refuse_occupied
 from unfused_ray.runs.checkpoints import CheckpointStore
 from unfused_ray.runs.environment import resumed
 from unfused_ray.runs.files import read_file, write_file
@@ -130,14 +130,14 @@ class Run:
         ]
 
     def refuse_other_content(self) -> None:
-        """Refuse a folder that is no run's but holds shards or vectors, or what a run that begins anew would delete.
+        """Refuse a folder that is no run's but another job's, or holds what a run that begins anew would delete.
 
         Raises:
             ValueError: names what the folder holds.
         """
         if is_run(self.uri):
             return
-        refuse_parts(self.uri)
+        refuse_occupied(self.uri)
         if found := [name for name in _BEGUN_ANEW if self._has(name)]:
             raise ValueError(
                 f"output={self.uri} holds {' and '.join(found)}, but no {RECORD}: it is not the folder of a run, and a "

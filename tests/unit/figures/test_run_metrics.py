@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from support.finished_runs import Example
 
-from unfused_ray.figures.curves import draw_health
+from unfused_ray.figures.curves import draw_curves, draw_health
 from unfused_ray.figures.metrics import view_of
 from unfused_ray.runs.reader import RunReader
 
@@ -21,6 +21,12 @@ def _panels(uri: str) -> dict[str, tuple[str, list[list[float]]]]:
         )
         for axis in axes
     }
+
+
+def test_a_single_epoch_is_marked_in_whole_numbers() -> None:
+    (axis,) = draw_curves({"": ([2], [0.16])}).axes
+    low, high = axis.get_xlim()
+    assert [tick for tick in axis.get_xticks() if low <= tick <= high] == [2]
 
 
 def test_health_of_a_pretraining_draws_its_loss_and_its_clusters(example: Example) -> None:

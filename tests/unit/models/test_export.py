@@ -178,6 +178,17 @@ def test_damaged_weights_are_refused(exported):
         load_encoder(str(exported))
 
 
+def test_an_export_is_loaded_by_a_path_object(exported):
+    assert load_encoder(exported.parent).details == load_encoder(exported).details == {"method": "test"}
+
+
+@pytest.mark.parametrize("load", [load_encoder, load_student])
+@pytest.mark.parametrize("folder", [5, None, "", ["run"], b"run"])
+def test_what_names_no_folder_is_refused(load, folder):
+    with pytest.raises(ValueError, match="names no encoder: give the folder of a run"):
+        load(folder)
+
+
 def test_an_export_without_description_is_not_whole(exported):
     (exported / DESCRIPTION).unlink()
     with pytest.raises(FileNotFoundError, match="not an exported encoder"):

@@ -63,6 +63,23 @@ def test_a_crop_that_is_mirrored_more_than_once_is_refused():
         portable(model)
 
 
+@pytest.mark.parametrize(
+    ("wave", "found"),
+    [
+        (torch.zeros(8_000), r"torch\.float32 of shape \(8000,\)"),
+        (torch.zeros(1, 2, 8_000), r"torch\.float32 of shape \(1, 2, 8000\)"),
+        (torch.zeros(1, 8_000, dtype=torch.int16), r"torch\.int16 of shape \(1, 8000\)"),
+        (torch.zeros(1, 8_000, dtype=torch.float64), r"torch\.float64 of shape"),
+        (np.zeros((1, 8_000), np.float32), r"float32 of shape \(1, 8000\)"),
+        ("a.wav", "str of shape"),
+    ],
+)
+def test_waves_of_another_type_or_shape_are_refused_in_words(wave, found):
+    network = portable(encoder(FrontEndConfig(), "fc1", "tile"))
+    with pytest.raises(ValueError, match=rf"wave is {found}.*give a tensor of torch\.float32, \(batch, samples\)"):
+        network(wave)
+
+
 def test_its_module_needs_torch_alone():
     names = {name.partition(".")[0] for name in _imports(PortableEncoder.__module__)}
     assert names <= {"__future__", "math", "torch", "typing"}

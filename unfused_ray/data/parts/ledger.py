@@ -13,8 +13,17 @@ from unfused_ray import storage
 from unfused_ray.data.parts.rejects import Reject, Warned
 
 _BEGUN = "plan.json"
-_MANIFEST = "manifest.json"
-"""File that a finished output has, of shards as of vectors."""
+_MARKS = {
+    "manifest.json": "a prepared source, or the vectors of an embedding",
+    "_ingest/plan.json": "an unfinished prepared source",
+    "_embed/plan.json": "an unfinished embedding",
+    "index.json": "a search index",
+    "run.json": "a run",
+    "sweep.json": "a sweep",
+    "evaluation.json": "an evaluation",
+    "export.json": "an export",
+}
+"""Jobs whose folder is known by a file."""
 _FORMAT_VERSION = 2
 """Version of the plan file and of the reports that belong to it."""
 
@@ -134,17 +143,18 @@ def delete_reports(output: str, folder: str) -> None:
     storage.delete_unfinished(output)
 
 
-def refuse_parts(output: str) -> None:
-    """Refuse to mix other files with those of a finished job that wrote in parts.
+def refuse_occupied(output: str) -> None:
+    """Refuse to begin in a folder in which a job has begun: the files of both would be mixed.
 
     Raises:
-        ValueError: the output is a prepared source, or holds vectors.
+        ValueError: names the file that is found, and the kind of job that wrote it.
     """
-    if storage.exists(storage.join(output, _MANIFEST)):
-        raise ValueError(
-            f"output={output} holds {_MANIFEST}: it is a prepared source, or the vectors of an embedding, whose files "
-            "would be mixed with others. Give another --output"
-        )
+    for mark, kind in _MARKS.items():
+        if storage.exists(storage.join(output, mark)):
+            raise ValueError(
+                f"output={output} holds {mark}: it is {kind}, whose files would be mixed with others. Give another "
+                "--output"
+            )
 
 
 def refuse_difference(output: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

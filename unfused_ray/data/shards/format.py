@@ -173,7 +173,8 @@ class Manifest:
                 f"{uri} holds no {MANIFEST}: it is not a prepared source, or its ingest has not finished. "
                 f"Run unfused-ray prepare with --output {uri}"
             )
-        raw = storage.read_json(path, FORMAT_VERSION, "prepare the source again")
+        remedy = "it holds the vectors of an embedding, or was written by another version. Prepare the source again, "
+        raw = storage.read_json(path, FORMAT_VERSION, f"{remedy}to another output")
         try:
             manifest: Self = TypeAdapter(cls).validate_python({**raw, "uri": uri})
         except ValidationError as error:

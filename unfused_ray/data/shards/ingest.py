@@ -17,7 +17,7 @@ from unfused_ray.config import WHOLE_CLIPS, PrepareConfig, differences
 from unfused_ray.data.parts.default_executor import default_executor
 from unfused_ray.data.parts.driver import PartedJob, write_parts
 from unfused_ray.data.parts.executor import IN_PROCESS, Executor
-from unfused_ray.data.parts.ledger import changed, delete_reports, refuse_difference
+from unfused_ray.data.parts.ledger import changed, delete_reports, refuse_difference, refuse_occupied
 from unfused_ray.data.parts.rejects import in_words, told_reasons
 from unfused_ray.data.shards.format import MANIFEST, Manifest
 from unfused_ray.data.shards.layout import REPORTS, ShardLayout, stored
@@ -58,7 +58,7 @@ def check(config: PrepareConfig) -> IngestPlan:
     Raises:
         FileNotFoundError: the source is missing, or one of ``near_copies`` is.
         ValueError: a path cannot be used, the source holds no audio, the output was prepared differently or from other
-            clips, or one of ``near_copies`` has another front end.
+            clips, or is another job's, or one of ``near_copies`` has another front end.
         InUseError: another process works on the output.
     """
     config = _resolved(config)
@@ -280,7 +280,8 @@ def _layout(config: PrepareConfig, listing: Listing) -> ShardLayout:
         raise ValueError(
             f"fraction={config.fraction:g} selects none of the {len(listing.items)} clips of {config.reads}"
         )
-    layout.ledger.check_begun()
+    if not layout.ledger.check_begun():
+        refuse_occupied(config.output)
     return layout
 
 

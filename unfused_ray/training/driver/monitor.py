@@ -28,7 +28,14 @@ ABANDON_SECONDS = 30.0
 """Seconds that a run may take to end by itself once its lease is lost."""
 LOG_SECONDS = 10.0
 """Seconds between two records of a run's metrics in the log file."""
-_SHOWN_FIGURES = ("loss", "agreement", "clips_per_second", "watched", "random")
+_SHOWN_FIGURES = {
+    "loss": "loss",
+    "agreement": "agreement",
+    "clips_per_second": "clips/s",
+    "watched": "watched",
+    "random": "random",
+}
+"""Names of metrics beside a bar."""
 
 
 def supervise(
@@ -158,7 +165,7 @@ def _watch(
                 if bar is None or bar.name != drawn.name:
                     bars.close()
                     bar = bars.enter_context(Progress(drawn.name, drawn.total, drawn.unit, done=drawn.done))
-                figures = {name: value for name, value in progress.figures.items() if name in _SHOWN_FIGURES}
+                figures = {shown: progress.figures[n] for n, shown in _SHOWN_FIGURES.items() if n in progress.figures}
                 bar.update(drawn.done, **figures)
             elif progress.phase != phase:
                 logger.info("%s", progress.phase)

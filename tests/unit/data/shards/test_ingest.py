@@ -358,6 +358,15 @@ def test_an_unfinished_output_takes_no_other_source_or_configuration(tmp_path: P
     assert "as it is" not in str(raised.value)
 
 
+@pytest.mark.parametrize("mark", ["run.json", "_embed/plan.json", "index.json"])
+def test_the_folder_of_another_job_is_no_output(mark: str, tmp_path: Path):
+    theirs = tmp_path / "out" / mark
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("{}")
+    with pytest.raises(ValueError, match=rf"out holds {re.escape(mark)}: it is .*Give another --output"):
+        check(PrepareConfig(source=str(audio_folder(tmp_path / "in", 2)), output=str(tmp_path / "out")))
+
+
 def test_bad_input_is_one_error_and_no_manifest(tmp_path: Path):
     audio_folder(tmp_path / "in", 2)
     (tmp_path / "bad").mkdir()
