@@ -32,6 +32,7 @@ CURVES: dict[str, list[tuple[float, str, str]]] = {
     ],
     "UnFuSeD student of DECAR-v2": [
         (405, _STUDENTS, "UnFuSeD, own first weights"),
+        (792, _LAST, "UnFuSeD of DECAR-v2, 600 TFLOP (seed 2)"),
         (2209, _LAST, "UnFuSeD of DECAR-v2, 2,000 TFLOP (seed 0)"),
     ],
     "student of a random encoder": [(205, _STUDENTS, "student of a random encoder")],
