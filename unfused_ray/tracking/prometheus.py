@@ -30,7 +30,12 @@ class Gauges:
         ``unfused_ray_epoch_loss``."""
         for name, value in metrics.items():
             gauge = PREFIX + re.sub(r"[^a-zA-Z0-9_]", "_", name)
-            labels = {"run": self._run, "metric": name}
+            labels = {label: _ascii(text) for label, text in (("run", self._run), ("metric", name))}
             if gauge not in self._gauges:
                 self._gauges[gauge] = Gauge(gauge, "Newest value of a metric of a run", tag_keys=tuple(labels))
             self._gauges[gauge].set(value, tags=labels)
+
+
+def _ascii(text: str) -> str:
+    """Return a text in the letters that Ray takes for the values of labels, such as ``v\\xf6gel`` for ``vögel``."""
+    return text.encode("ascii", "backslashreplace").decode()

@@ -60,7 +60,7 @@ def test_metrics_whose_names_prometheus_cannot_tell_apart_keep_their_values(gaug
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.filterwarnings("error:Invalid metric name")  # Ray only warns, and discards the metric
 def test_ray_takes_the_names_that_metrics_have():
-    Gauges("first").set(dict.fromkeys(("loss", "epoch/seconds_wait", "cluster/head1/nmi_previous", "é-x"), 1.0))
+    Gauges("vögel 鳥").set(dict.fromkeys(("loss", "epoch/seconds_wait", "cluster/head1/nmi_previous", "é-x"), 1.0))
 
 
 @pytest.mark.parametrize("is_tracked", [True, False], ids=["a run", "a trial, which its sweep tracks"])
